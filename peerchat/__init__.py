@@ -1,0 +1,1 @@
+"""peerchat: share language models with each other, peer to peer."""

@@ -1,0 +1,285 @@
+"""What the app, the command line and the client library share with the node.
+
+Only data, errors and protocols: no I/O, nothing of the network, so that the app can
+sit in front of a node in this process or, one day, in another. Every string that came
+from another peer has been through `peerchat.sanitize` before it is put in here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Role(enum.StrEnum):
+    """What a peer can do for others."""
+
+    AUTH = "auth"
+    GATEWAY = "gateway"
+    PROCESSOR = "processor"
+    BRIDGE = "bridge"
+
+
+class ErrorCode(enum.StrEnum):
+    """Why something did not work, for programs; the message is for people."""
+
+    INVALID_REQUEST = "invalid_request"
+    UNAUTHORIZED = "unauthorized"
+    CONFLICT = "conflict"
+    RATE_LIMITED = "rate_limited"
+    NO_AUTH = "no_auth"
+    NO_GATEWAY = "no_gateway"
+    NO_PROCESSOR = "no_processor"
+    BUSY = "busy"
+    ENGINE_DOWN = "engine_down"
+    ENGINE_FAILED = "engine_failed"
+    MODEL_MISSING = "model_missing"
+    PEER_LOST = "peer_lost"
+    TIMEOUT = "timeout"
+    DHT_UNREACHABLE = "dht_unreachable"
+    STORE_FAILED = "store_failed"
+    STOPPED = "stopped"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A user's allowance at a gateway; the contract's ``rateLimitInfo``."""
+
+    remaining: int
+    max_requests: int
+    reset_s: int
+    window_minutes: float
+
+
+class ApiError(Exception):
+    """A refusal or failure with one line that says what to do.
+
+    Attributes:
+        status: the HTTP-like status of the contract (400, 401, 409, 429, 503, …).
+        retry_after_s: set when trying again later is the remedy.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        status: int = 500,
+        retry_after_s: int | None = None,
+        rate_limit: RateLimit | None = None,
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.rate_limit = rate_limit
+        self.request_id = request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer cost and who gave it; unknown figures are None."""
+
+    model: str
+    peer: str
+    """Public key of the processor, hex; empty when a hop did not tell."""
+    finish_reason: str
+    """``stop``, ``length`` or ``cancelled``."""
+    duration_s: float
+    first_fragment_s: float | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """The next piece of an answer's text."""
+
+    text: str
+    is_thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a request stands before, or between, fragments."""
+
+    state: str
+    """``queued``, ``loading``, ``serving`` or ``retrying``."""
+    position: int | None = None
+    peer: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of an answer that ended well."""
+
+    usage: Usage
+    request_id: str = ""
+    rate_limit: RateLimit | None = None
+
+
+AnswerEvent = Fragment | Progress | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat, as context for the next prompt."""
+
+    role: str
+    """``system``, ``user`` or ``assistant``."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRequest:
+    """A prompt on its way to an engine, the same on every hop."""
+
+    prompt: str
+    request_id: str
+    model: str | None = None
+    history: tuple[Message, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Options an engine may honour; only those on its allow-list are passed on."""
+
+
+class Answer(Protocol):
+    """A running answer: iterate for its events; raises `ApiError` when it fails."""
+
+    request_id: str
+
+    def __aiter__(self) -> AsyncIterator[AnswerEvent]: ...
+
+    async def aclose(self) -> None:
+        """Stop: closes the request on every hop. Idempotent, also after the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who is logged in."""
+
+    email: str
+    is_local: bool = False
+    """Made without asking on first run; lives only in this home."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that the swarm serves."""
+
+    name: str
+    engine: str = ""
+    peers: tuple[str, ...] = ()
+    """Public keys, hex, of the processors that have it."""
+    context_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A peer found by lookup, for the peers panel and ``peerchat peers``."""
+
+    role: Role
+    key: str
+    """Public key, hex."""
+    rtt_s: float | None = None
+    models: tuple[str, ...] = ()
+    busy: int | None = None
+    slots: int | None = None
+    is_self: bool = False
+    """Runs in this very process."""
+    is_reachable: bool = True
+
+
+class Phase(enum.StrEnum):
+    """How far the node is; each has its own words in the app."""
+
+    STARTING = "starting"
+    CONNECTING = "connecting"
+    READY = "ready"
+    OFFLINE = "offline"
+    """The DHT cannot be reached; tried again with growing delay."""
+    FAILED = "failed"
+    """Cannot run at all (store damaged, port taken); ``NodeState.problem`` says why."""
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleHealth:
+    """A role that this process runs."""
+
+    role: Role
+    state: str
+    """``starting``, ``running``, ``restarting`` or ``stopped``."""
+    restarts: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """Everything the panels show; immutable, replaced as a whole."""
+
+    phase: Phase = Phase.STARTING
+    problem: str = ""
+    mode: str = "solo"
+    """``solo`` or ``open``."""
+    account: Account | None = None
+    peers: tuple[PeerView, ...] = ()
+    models: tuple[ModelInfo, ...] = ()
+    roles: tuple[RoleHealth, ...] = ()
+    engine: str = ""
+    """The engine of this process and why it was chosen; empty without one."""
+    rate_limit: RateLimit | None = None
+    requests: int = 0
+    """Prompts sent by this process since it started."""
+    failures: int = 0
+    answer_tokens: int = 0
+    tokens_per_s: float = 0.0
+    """Of the newest answer."""
+    dht_nodes: int = 0
+    bootstrap: str = ""
+    """``host:port`` that others can bootstrap from, when there is one."""
+
+
+class Node(Protocol):
+    """The node as the app sees it.
+
+    Called from the app's thread; the node itself runs in its own thread with its own
+    loop. Coroutines are awaited on the app's loop and raise `ApiError`.
+    """
+
+    def start(self) -> None:
+        """Begin in the background and return at once."""
+
+    def state(self) -> NodeState:
+        """The newest state; cheap, never blocks."""
+
+    def subscribe(self, listener: Callable[[NodeState], None]) -> Callable[[], None]:
+        """Hear of every new state, **on the node's thread**; returns the undo."""
+
+    async def register(self, email: str, password: str) -> Account: ...
+
+    async def login(self, email: str, password: str) -> Account: ...
+
+    async def use_local_account(self) -> Account:
+        """Go on as the local user; only in solo mode."""
+
+    async def logout(self) -> None: ...
+
+    def ask(
+        self,
+        prompt: str,
+        *,
+        model: str | None = None,
+        history: Sequence[Message] = (),
+    ) -> Answer: ...
+
+    async def refresh_peers(self) -> Sequence[PeerView]: ...
+
+    async def close(self) -> None:
+        """Withdraw announcements, stop the thread. Ends within 15 s."""

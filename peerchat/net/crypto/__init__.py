@@ -1,0 +1,1 @@
+"""The cryptography of the wire: primitives, Noise, secretstream."""

@@ -1,0 +1,1 @@
+"""dht-rpc: the Kademlia node under HyperDHT."""

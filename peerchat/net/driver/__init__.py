@@ -1,0 +1,1 @@
+"""The machines on an asyncio loop: sockets, UDX streams, encrypted connections."""

@@ -1,0 +1,1 @@
+"""HyperDHT: announcing, finding and connecting to public keys."""

@@ -1,0 +1,1 @@
+"""Channels and remote procedure calls over one framed stream, as pure machines."""

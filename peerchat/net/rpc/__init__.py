@@ -1,0 +1,1 @@
+"""The client and server of npm @hyperswarm/rpc."""

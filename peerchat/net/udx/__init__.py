@@ -1,0 +1,4 @@
+"""UDX: reliable ordered streams over UDP, as pure machines.
+
+The wire is in docs/PROTOCOL.md section 6.
+"""

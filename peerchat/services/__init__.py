@@ -1,0 +1,1 @@
+"""The roles of a peer and what runs them."""

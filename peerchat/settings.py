@@ -1,0 +1,84 @@
+"""The settings of one peerchat process, after flag, environment, file and default.
+
+Only the shape; `peerchat.config` reads them from where they come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .api import Role
+
+PROMPT_BYTES_MAX = 256 * 1024
+"""Longest prompt, in bytes of UTF-8, that any hop accepts by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where one user's peerchat keeps its files; folders are made with mode 0700."""
+
+    config_dir: Path
+    data_dir: Path
+    state_dir: Path
+    log_dir: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.config_dir / "config.toml"
+
+    @property
+    def store_path(self) -> Path:
+        """Accounts, limits and secrets: SQLite."""
+        return self.data_dir / "peerchat.db"
+
+    @property
+    def seed_path(self) -> Path:
+        """32 bytes: the peer's identity seed, mode 0600."""
+        return self.data_dir / "identity.seed"
+
+    @property
+    def session_path(self) -> Path:
+        """Who is logged in, and the token: JSON, mode 0600."""
+        return self.state_dir / "session.json"
+
+    @property
+    def run_path(self) -> Path:
+        """What a running `peerchat serve` says of itself: JSON, mode 0600."""
+        return self.state_dir / "serve.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set; immutable."""
+
+    home: Home
+    bootstrap: tuple[str, ...] | None = None
+    """``[ip@]host:port`` each; empty: a DHT of its own here; None: the public nodes."""
+    is_open: bool = False
+    swarm: str = ""
+    roles: frozenset[Role] = field(default_factory=frozenset)
+    http_host: str = "127.0.0.1"
+    http_port: int = 3000
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    engine: str = "auto"
+    model: str = ""
+    max_requests: int = 10
+    window_minutes: float = 1.0
+    slots: int = 1
+    jwt_secret: str = field(default="", repr=False)
+    prompt_bytes_max: int = PROMPT_BYTES_MAX
+    ollama_host: str = ""
+    log_level: str = "info"
+    prompt_log: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    dht_host: str = "0.0.0.0"
+    dht_port: int = 49737
+
+    @property
+    def is_solo(self) -> bool:
+        """No swarm is named: everything runs on loopback in this process."""
+        return not self.is_open and not self.swarm

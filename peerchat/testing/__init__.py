@@ -1,0 +1,1 @@
+"""Virtual time, seeded networks, scripted engines: for tests and simulations."""
