@@ -1,0 +1,14 @@
+"""The installed command; everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line."""
+    from .cli import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()
