@@ -18,6 +18,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.processes import run, spawn
+
+__all__ = ["node_peer", "run", "spawn"]
+
 NODE_DIR = Path(__file__).parent.parent / "node"
 REPLY_TIMEOUT_S = 60.0
 LINE_BYTES_MAX = 64 * 1024 * 1024
