@@ -1,0 +1,146 @@
+"""Sorts datagrams: UDX packets to their streams, the rest to who bound the socket.
+
+`UdxEndpoint` is a `Datagrams` over another one, so a DHT node binds its sockets
+through it and need not know that streams share them (docs/PROTOCOL.md section 3).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from peerchat.net.env import Datagram, DatagramReceiver, DatagramSocket, Env
+from peerchat.net.errors import LocalProtocolError
+from peerchat.net.identity import Address
+from peerchat.net.udx.packet import HEADER_BYTES, MAGIC_AND_VERSION
+from peerchat.net.udx.stream import UdxStream
+
+from .stream import UdxStreamDriver
+
+STREAMS_MAX = 16_384
+"""Open streams of one endpoint; a gateway with a thousand peers uses a tenth."""
+
+LINGERING_MAX = 1024
+"""Closed streams that still answer the peer's last packets; the oldest go first."""
+
+LINGER_S = 4.0
+"""Long enough for a peer whose END or whose acknowledgement of ours was lost to send
+twice more (1 s and 2 s apart)."""
+
+Firewall = Callable[[DatagramSocket, Address], bool]
+"""Asked about a packet from elsewhere than the connected peer; True refuses it."""
+
+_PREFIX = struct.Struct("<HHI")
+
+
+class UdxEndpoint:
+    """All streams of one node, whichever of its sockets their packets come in on."""
+
+    def __init__(self, env: Env) -> None:
+        self._env = env
+        self._streams: dict[int, UdxStreamDriver] = {}
+        self._lingering: dict[int, float] = {}
+        self._is_closed = False
+
+    async def bind(
+        self, host: str, port: int, receiver: DatagramReceiver
+    ) -> DatagramSocket:
+        """Bind a socket that UDX shares with ``receiver``; its owner closes it."""
+        return await self._env.datagrams.bind(
+            host, port, partial(self._receive, receiver)
+        )
+
+    @property
+    def stream_count(self) -> int:
+        """Streams that are registered, those that linger included."""
+        return len(self._streams)
+
+    def create_stream(self, *, firewall: Firewall | None = None) -> UdxStreamDriver:
+        """Reserve a random id at once: the peer's first packet may come very soon.
+
+        Args:
+            firewall: asked about packets before `UdxStreamDriver.connect` and from
+                elsewhere than the connected peer. Without one, packets are taken from
+                anywhere before `connect`, and from the peer alone afterwards.
+
+        Raises:
+            LocalProtocolError: too many streams, or the endpoint is closed.
+        """
+        if self._is_closed:
+            raise LocalProtocolError("the UDX endpoint is closed")
+        if len(self._streams) - len(self._lingering) >= STREAMS_MAX:
+            raise LocalProtocolError(f"more than {STREAMS_MAX} UDX streams")
+        local_id = self._free_id()
+        stream = UdxStreamDriver(
+            UdxStream(local_id), self._env.clock, self._retire, firewall
+        )
+        self._streams[local_id] = stream
+        return stream
+
+    def close(self) -> None:
+        """Destroy every stream; call it before the sockets close."""
+        self._is_closed = True
+        for stream in list(self._streams.values()):
+            stream.destroy()
+            stream.flush()
+        self._streams.clear()
+        self._lingering.clear()
+
+    def _free_id(self) -> int:
+        while True:
+            local_id = int.from_bytes(self._env.random.token_bytes(4), "little")
+            if local_id not in self._streams:
+                return local_id
+
+    def _retire(self, stream: UdxStreamDriver) -> None:
+        """Forget a closed stream, after a while if it was ever connected."""
+        if self._is_closed or not stream.is_connected:
+            self._streams.pop(stream.id, None)
+            return
+        now = self._env.clock.now()
+        self._lingering[stream.id] = now + LINGER_S
+        if len(self._lingering) > LINGERING_MAX:
+            self._forget(next(iter(self._lingering)))
+        if len(self._lingering) == 1:
+            self._env.clock.call_at(now + LINGER_S, self._forget_due)
+
+    def _forget_due(self) -> None:
+        now = self._env.clock.now()
+        while self._lingering:
+            local_id, due = next(iter(self._lingering.items()))
+            if due > now:
+                self._env.clock.call_at(due, self._forget_due)
+                return
+            self._forget(local_id)
+
+    def _forget(self, local_id: int) -> None:
+        self._lingering.pop(local_id, None)
+        self._streams.pop(local_id, None)
+
+    def _receive(
+        self,
+        receiver: DatagramReceiver,
+        socket: DatagramSocket,
+        batch: Sequence[Datagram],
+    ) -> None:
+        now = self._env.clock.now()
+        streams = self._streams
+        unpack = _PREFIX.unpack_from
+        touched: dict[int, UdxStreamDriver] = {}
+        rest: list[Datagram] = []
+        for datagram in batch:
+            data, source = datagram
+            if len(data) >= HEADER_BYTES:
+                magic, _, local_id = unpack(data)
+                if magic == MAGIC_AND_VERSION:
+                    stream = streams.get(local_id)
+                    if stream is not None:
+                        stream.receive_packet(socket, data, source, now)
+                        touched[local_id] = stream
+                        continue
+            rest.append(datagram)
+        for stream in touched.values():
+            stream.batch_received(now)
+        if rest:
+            receiver(socket, rest)
