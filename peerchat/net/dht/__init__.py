@@ -1,1 +1,1 @@
-"""dht-rpc: the Kademlia node under HyperDHT."""
+"""dht-rpc: the nodes, their routing tables, and requests between them."""
