@@ -313,6 +313,7 @@ async def test_unread_progress_is_replaced_by_newer_progress() -> None:
     )
     setup = Setup(handler)
     answer = await setup.ask()
+    await settle()
     await setup.server.drain(5)
     await settle()
     assert await read(answer) == [
