@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 from peerchat.api import (
     AnswerEvent,
@@ -21,10 +22,11 @@ from peerchat.api import (
     Progress,
     PromptRequest,
 )
+from peerchat.net.driver.connection import Connection
 from peerchat.net.errors import DecodeError
+from peerchat.net.mux.protomux import Channel
 from peerchat.sanitize import StreamSanitizer
 
-from .prompt_faces import Channel, Session
 from .prompt_wire import (
     ANSWER_BYTES_MAX,
     CREDIT_INITIAL_BYTES,
@@ -56,6 +58,17 @@ GRANT_BYTES = CREDIT_INITIAL_BYTES // 4
 never waits while the reader keeps up."""
 
 log = logging.getLogger(__name__)
+
+
+class Session(Protocol):
+    """What is needed of an `RpcSession`; a held one does not linger out."""
+
+    @property
+    def connection(self) -> Connection: ...
+
+    def hold(self) -> None: ...
+
+    def release(self) -> None: ...
 
 
 class PromptStreamClient:

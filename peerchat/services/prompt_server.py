@@ -21,10 +21,10 @@ from peerchat.api import (
     Progress,
     PromptRequest,
 )
+from peerchat.net.driver.connection import Connection
 from peerchat.net.errors import DecodeError
 from peerchat.settings import PROMPT_BYTES_MAX
 
-from .prompt_faces import Connection
 from .prompt_wire import (
     CREDIT_INITIAL_BYTES,
     CREDIT_MAX_BYTES,
