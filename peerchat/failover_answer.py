@@ -1,0 +1,101 @@
+"""An answer that survives the loss of a gateway, until its first fragment came.
+
+After that a second gateway would begin the text anew, so the loss is told instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from types import AsyncGeneratorType, TracebackType
+from typing import Self, cast
+
+from .api import Answer, AnswerEvent, ApiError, Fragment, Progress
+
+Hops = AsyncGenerator[Answer, ApiError | None]
+"""Gives one attempt after the other; is sent the failure of the one before."""
+
+
+class FailoverAnswer:
+    """An `Answer`; also a context manager that closes it.
+
+    One task iterates. `aclose` may be called from any task of the same loop, and ends
+    the iteration.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        hops: Hops,
+        on_end: Callable[[FailoverAnswer], None],
+        on_event: Callable[[AnswerEvent], None] | None = None,
+    ) -> None:
+        self.request_id = request_id
+        self._hops = hops
+        self._on_end = on_end
+        self._on_event = on_event
+        self._current: Answer | None = None
+        self._is_closed = False
+        self._events = cast(AsyncGeneratorType[AnswerEvent, None], self._run())
+
+    def __aiter__(self) -> AsyncIterator[AnswerEvent]:
+        return self._events
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop: closes the request on every hop. Idempotent, also after the end."""
+        self._is_closed = True
+        self._on_end(self)
+        await self._close_current()
+        if not self._events.ag_running:
+            await self._events.aclose()
+            await self._hops.aclose()
+
+    def _is_stopped(self) -> bool:
+        return self._is_closed
+
+    async def _close_current(self) -> None:
+        current, self._current = self._current, None
+        if current is not None:
+            await current.aclose()
+
+    async def _run(self) -> AsyncGenerator[AnswerEvent, None]:
+        has_text = False
+        failure: ApiError | None = None
+        try:
+            while not self._is_stopped():
+                # Raises the failure when there is nobody left to ask.
+                self._current = await self._hops.asend(failure)
+                if self._is_stopped():
+                    return
+                if failure is not None:
+                    yield Progress("retrying")
+                try:
+                    async for event in self._current:
+                        has_text = has_text or isinstance(event, Fragment)
+                        if self._on_event is not None:
+                            self._on_event(event)
+                        yield event
+                    return
+                except ApiError as error:
+                    if self._is_stopped():
+                        return
+                    if has_text:
+                        raise
+                    failure = error
+                await self._close_current()
+        finally:
+            self._on_end(self)
+            await self._close_current()
+            with contextlib.suppress(RuntimeError):
+                await self._hops.aclose()

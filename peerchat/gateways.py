@@ -1,0 +1,307 @@
+"""Calls to a swarm's gateways that survive the loss of one; holds no session.
+
+Every call tries the gateway that answered last, then the others; one that does not
+answer is dropped. The bridge uses this with the token of each of its callers, and
+`peerchat.client.Client` with its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from .api import (
+    Account,
+    Answer,
+    AnswerEvent,
+    ApiError,
+    ErrorCode,
+    Message,
+    ModelInfo,
+    PeerView,
+    PromptRequest,
+    RateLimit,
+    Role,
+)
+from .failover_answer import FailoverAnswer
+from .net.errors import ConnectFailed, DhtUnreachable, NetError
+from .net.identity import PublicKey
+from .replies import (
+    EMAIL_CHARS_MAX,
+    PingReply,
+    ping_of,
+    rate_limit_of,
+    reply_untrusted,
+    text_of,
+    worded,
+)
+
+ACCOUNT_TIMEOUT_S = 30.0
+"""bcrypt on a busy machine, behind two hops."""
+VERIFY_TIMEOUT_S = 15.0
+PING_TIMEOUT_S = 3.0
+
+GATEWAYS_TRIED_MAX = 6
+"""After so many dead gateways a user would rather hear of it than wait on."""
+PEERS_MAX = 64
+"""Peers of one role that are pinged for a list: more than a panel can show."""
+PINGS_AT_ONCE = 8
+TOKEN_CHARS_MAX = 8 * 1024
+"""A longer token is none; ours have some 200 characters."""
+
+LISTED_ROLES = (Role.GATEWAY, Role.AUTH, Role.PROCESSOR)
+"""A bridge is found by HTTP alone."""
+
+
+Models = tuple[ModelInfo, ...]
+
+
+class Swarm(Protocol):
+    """What is needed of `peerchat.services.swarm.Swarm`."""
+
+    async def find(self, role: Role) -> Sequence[PublicKey]:
+        """The peers of a role, best first; raises DhtUnreachable."""
+
+    def drop(self, role: Role, key: PublicKey) -> None:
+        """Take a peer that failed out of what `find` gives."""
+
+    async def request(
+        self, key: PublicKey, method: str, body: object, timeout_s: float
+    ) -> object:
+        """Call a unary method; raises NetError, or ApiError with ``PEER_LOST``."""
+
+    def ask(self, key: PublicKey, request: PromptRequest, token: str) -> Answer:
+        """Begin an answer; every failure is raised by its iteration."""
+
+    def is_self(self, key: PublicKey) -> bool:
+        """Whether a role of this process listens under the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a gateway gives for a right password."""
+
+    account: Account
+    token: str = field(repr=False)
+    rate_limit: RateLimit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Whose a token is, and what is left of the limit."""
+
+    account: Account
+    rate_limit: RateLimit | None = None
+
+
+class Gateways:
+    """A swarm's gateways as one that does not fail."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._last_good: PublicKey | None = None
+        self._answers: set[FailoverAnswer] = set()
+
+    async def register(self, email: str, password: str) -> Account:
+        """Make an account; raises `ApiError` with ``CONFLICT`` if it exists."""
+        data = {"email": email, "password": password}
+        reply = await self._call("register", data, "", ACCOUNT_TIMEOUT_S)
+        return Account(text_of(reply.get("email"), EMAIL_CHARS_MAX) or email)
+
+    async def login(self, email: str, password: str) -> Login:
+        """Get a token; raises `ApiError` with ``UNAUTHORIZED`` for a wrong password."""
+        data = {"email": email, "password": password}
+        reply = await self._call("login", data, "", ACCOUNT_TIMEOUT_S)
+        token = reply.get("key")
+        if not isinstance(token, str) or not 0 < len(token) <= TOKEN_CHARS_MAX:
+            raise ApiError(
+                ErrorCode.INTERNAL,
+                "The gateway took the password but gave no token; log in again.",
+                status=502,
+            )
+        account = Account(text_of(reply.get("email"), EMAIL_CHARS_MAX) or email)
+        return Login(account, token, rate_limit_of(reply))
+
+    async def verify(self, token: str) -> Verified:
+        """Ask whose a token is; raises `ApiError` with ``UNAUTHORIZED``."""
+        reply = await self._call("verifySession", {}, token, VERIFY_TIMEOUT_S)
+        email = text_of(reply.get("email"), EMAIL_CHARS_MAX)
+        return Verified(Account(email), rate_limit_of(reply))
+
+    def ask(
+        self,
+        prompt: str,
+        token: str,
+        *,
+        model: str | None = None,
+        history: Sequence[Message] = (),
+        options: Mapping[str, object] | None = None,
+        request_id: str = "",
+        on_event: Callable[[AnswerEvent], None] | None = None,
+    ) -> FailoverAnswer:
+        """Begin an answer; failures are raised by its iteration.
+
+        ``on_event`` hears of every event before the reader does. Close what is not
+        read to its end: ``async with gateways.ask(…) as answer``.
+        """
+        request = PromptRequest(
+            prompt=prompt,
+            request_id=request_id or uuid.uuid4().hex,
+            model=model,
+            history=tuple(history),
+            options=dict(options or {}),
+        )
+        answer = FailoverAnswer(
+            request.request_id,
+            self._hops(request, token),
+            self._answers.discard,
+            on_event,
+        )
+        self._answers.add(answer)
+        return answer
+
+    async def peers(self) -> list[PeerView]:
+        """Look every role up and ping who is found; in order of role and time."""
+        found = [await self._look_up(role) for role in LISTED_ROLES]
+        return [view for looked in found for view, _ in looked]
+
+    async def models(self) -> list[ModelInfo]:
+        """The models that the swarm's processors tell of, by name."""
+        merged: dict[str, ModelInfo] = {}
+        for view, models in await self._look_up(Role.PROCESSOR):
+            for model in models:
+                known = merged.setdefault(model.name, replace(model, peers=()))
+                merged[model.name] = replace(known, peers=(*known.peers, view.key))
+        return [merged[name] for name in sorted(merged)]
+
+    async def ping(self) -> PingReply:
+        """Ask any gateway whether it is well; raises `ApiError` when none is."""
+        reply = await self._attempts("ping", {}, PING_TIMEOUT_S)
+        return ping_of(reply)
+
+    async def close(self) -> None:
+        """Stop every running answer."""
+        for answer in list(self._answers):
+            await answer.aclose()
+
+    async def _call(
+        self, method: str, data: object, token: str, timeout_s: float
+    ) -> Mapping[str, object]:
+        body = {"data": data, "meta": {"key": token}}
+        return await self._attempts(method, body, timeout_s)
+
+    async def _attempts(
+        self, method: str, body: object, timeout_s: float
+    ) -> Mapping[str, object]:
+        async for key in self._candidates():
+            try:
+                reply = await self._swarm.request(key, method, body, timeout_s)
+            except (NetError, ApiError) as error:
+                self._gave_up(key, error)
+                if method == "register" and not isinstance(error, ConnectFailed):
+                    raise _maybe_registered() from error
+                continue
+            self._last_good = key
+            return reply_untrusted(reply)
+        raise no_gateway()
+
+    async def _hops(
+        self, request: PromptRequest, token: str
+    ) -> AsyncGenerator[Answer, Exception | None]:
+        """Give an answer of one gateway after the other, until one is not lost."""
+        async for key in self._candidates():
+            self._last_good = key
+            failure = yield self._swarm.ask(key, request, token)
+            assert failure is not None  # an answer that went well asks for no other
+            self._gave_up(key, failure)
+        raise no_gateway()
+
+    async def _candidates(self) -> AsyncIterator[PublicKey]:
+        """Give gateways to try: the last good one first, then look them up anew.
+
+        The second look-up finds what came back, or was not yet there, meanwhile.
+        """
+        tried = 0
+        for _ in range(2):
+            keys = await self._find(Role.GATEWAY)
+            keys.sort(key=lambda key: key != self._last_good)
+            for key in keys:
+                if tried >= GATEWAYS_TRIED_MAX:
+                    return
+                tried += 1
+                yield key
+            if not keys:
+                return
+
+    async def _find(self, role: Role) -> list[PublicKey]:
+        try:
+            return list(await self._swarm.find(role))
+        except DhtUnreachable as error:
+            raise ApiError(
+                ErrorCode.DHT_UNREACHABLE,
+                "No DHT node answers: check the network and --bootstrap HOST:PORT.",
+                status=503,
+                retry_after_s=10,
+            ) from error
+
+    def _gave_up(self, key: PublicKey, error: Exception) -> None:
+        """Drop a gateway that is lost; what is a refusal is raised."""
+        if isinstance(error, ApiError) and error.code is not ErrorCode.PEER_LOST:
+            self._last_good = key
+            raise worded(error)
+        self._swarm.drop(Role.GATEWAY, key)
+        if self._last_good == key:
+            self._last_good = None
+
+    async def _look_up(self, role: Role) -> list[tuple[PeerView, Models]]:
+        keys = (await self._find(role))[:PEERS_MAX]
+        room = asyncio.Semaphore(PINGS_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._look_at(role, key, room)) for key in keys]
+        seen = [task.result() for task in tasks]
+        return sorted(seen, key=lambda s: (not s[0].is_reachable, s[0].rtt_s or 0.0))
+
+    async def _look_at(
+        self, role: Role, key: PublicKey, room: asyncio.Semaphore
+    ) -> tuple[PeerView, Models]:
+        name, is_self = bytes(key).hex(), self._swarm.is_self(key)
+        loop = asyncio.get_running_loop()
+        async with room:
+            started_s = loop.time()
+            try:
+                reply = await self._swarm.request(key, "ping", {}, PING_TIMEOUT_S)
+                said = ping_of(reply_untrusted(reply))
+            except (NetError, ApiError):
+                return PeerView(role, name, is_self=is_self, is_reachable=False), ()
+        view = PeerView(
+            role,
+            name,
+            rtt_s=loop.time() - started_s,
+            models=tuple(model.name for model in said.models),
+            busy=said.busy,
+            slots=said.slots,
+            is_self=is_self,
+        )
+        return view, said.models
+
+
+def no_gateway() -> ApiError:
+    """Nobody offers, or answers, as a gateway."""
+    return ApiError(
+        ErrorCode.NO_GATEWAY,
+        "No gateway answers. Start one with: peerchat serve --role all; or check "
+        "--bootstrap and --open.",
+        status=503,
+        retry_after_s=10,
+    )
+
+
+def _maybe_registered() -> ApiError:
+    return ApiError(
+        ErrorCode.PEER_LOST,
+        "The gateway was lost while it made the account; log in to see whether it did.",
+        status=502,
+    )
