@@ -123,12 +123,9 @@ class Neighbours:
         self._reping_and_swap(newcomer, oldest)
 
     def _reping_and_swap(self, newcomer: Entry, oldest: Entry) -> None:
-        seen_before = oldest.seen
-
-        def on_response(_: Response) -> None:
+        def on_response(response: Response) -> None:
             self._repinging -= 1
-            # An answer that proves another id, or none, leaves `seen` as it was.
-            if oldest.seen <= seen_before:
+            if response.id != oldest.id:
                 swap()
 
         def on_error(_: NetError) -> None:
@@ -143,11 +140,10 @@ class Neighbours:
             self._repinging += 1
 
     def _check(self, entry: Entry) -> None:
-        seen_before = entry.seen
-
-        def on_response(_: Response) -> None:
+        def on_response(response: Response) -> None:
             self._checks -= 1
-            if entry.seen <= seen_before:
+            # Alive, but ephemeral now or somebody else.
+            if response.id != entry.id:
                 self.table.remove(entry)
 
         def on_error(_: NetError) -> None:

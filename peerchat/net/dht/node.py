@@ -114,6 +114,7 @@ class DhtNode:
         self._is_started = False
         self._is_closed = False
         self._is_bootstrapped = False
+        self._is_telling = False
         self._queries = 0
         self._queries_active = 0
         self._health = HealthMonitor()
@@ -145,7 +146,7 @@ class DhtNode:
             self._io,
             len(bootstrap_nodes),
             self.resolve_bootstrap,
-            self._on_network_update,
+            self._network_changed,
         )
         self._neighbours = Neighbours(
             self._io, self._offset(100), self._reachability.sample
@@ -476,16 +477,21 @@ class DhtNode:
                     self._pace(query)
                     if want_probe and probe is None:
                         probe = asyncio.ensure_future(self._probe(reply.from_address))
+            if not query.responses and self._bootstrap.nodes:
+                raise DhtUnreachable("no bootstrap node has an address")
             return probe is not None and await probe
         except DhtUnreachable as error:
-            names = ", ".join(str(node) for node in self._bootstrap.nodes)
-            raise DhtUnreachable(
-                f"no DHT node answers; asked {names or 'the known nodes'}. "
-                "Check the network, and that a bootstrap node runs there"
-            ) from error
+            raise DhtUnreachable(self._why_unreachable()) from error
         finally:
             if probe is not None:
                 probe.cancel()
+
+    def _why_unreachable(self) -> str:
+        names = ", ".join(str(node) for node in self._bootstrap.nodes)
+        return (
+            f"no DHT node answers; asked {names or 'the known nodes'}. "
+            "Check the network, and that a bootstrap node runs there"
+        )
 
     async def _probe(self, node: Address) -> bool:
         """Whether one node reaches the server socket, as a quick first check."""
@@ -598,7 +604,7 @@ class DhtNode:
         self._bootstrap.forget()
         if self._is_adaptive:
             self._io.is_ephemeral = True
-        self._on_network_update()
+        self._network_changed()
 
     def _tend_id(self) -> None:
         if not self.is_ephemeral or not (self._is_adaptive or self._is_forced):
@@ -637,6 +643,17 @@ class DhtNode:
         counters = self._io.counters
         if self._health.update(counters.responses, counters.timeouts) is not before:
             logger.info("the DHT is %s", self.health.value)
+            self._network_changed()
+
+    def _network_changed(self) -> None:
+        """Tell it once for all that this turn of the loop changes."""
+        if not self._is_telling:
+            self._is_telling = True
+            self._env.clock.call_soon(self._tell_network_update)
+
+    def _tell_network_update(self) -> None:
+        self._is_telling = False
+        if not self._is_closed:
             self._on_network_update()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:

@@ -101,8 +101,11 @@ class Query:
         self.concurrency = concurrency
         self.closest_replies: list[Response] = []
         """Up to k replies of nodes that have an id, closest first."""
+        self.responses = 0
+        """Answers of any kind."""
         self.successes = 0
         self.errors = 0
+        """Answers with an error code, and nodes that did not answer."""
         self.committed = 0
         """Nodes whose commit did not fail."""
         self._host = host
@@ -117,7 +120,6 @@ class Query:
         self._to_ask: list[tuple[int, Address]] = []
         self._visits: set[_Visit] = set()
         self._slow = 0
-        self._responses = 0
         self._replies: deque[Response] = deque()
         self._news = asyncio.Event()
         self._error: NetError | None = None
@@ -196,7 +198,7 @@ class Query:
 
     async def _ask_bootstrap_when_nobody_answered(self) -> None:
         """A table of nodes that are all gone, as after a move, needs the way in."""
-        has_failed = self._is_visited and not self._responses and self._error is None
+        has_failed = self._is_visited and not self.responses and self._error is None
         if not has_failed or self._has_used_bootstrap or self._is_ended:
             return
         await self._add_bootstrap()
@@ -218,7 +220,7 @@ class Query:
             return
         if self._error is not None:
             raise self._error
-        if not self._responses and self.errors:
+        if not self.responses and self.errors:
             raise DhtUnreachable(f"none of {self.errors} DHT nodes answered")
         if self._commit is not None:
             commit, self._commit = self._commit, None
@@ -378,7 +380,7 @@ class Query:
     def _on_response(self, visit: _Visit, response: Response) -> None:
         self._leave(visit)
         self._candidates[visit.address].state = _ANSWERED
-        self._responses += 1
+        self.responses += 1
         is_success = response.error == ErrorCode.OK
         if is_success:
             self.successes += 1
