@@ -1,1 +1,8 @@
-"""HyperDHT: announcing, finding and connecting to public keys."""
+"""HyperDHT over dht-rpc and UDX: announce, lookup, find peer, connect, serve."""
+
+from .messages import NoisePayload, PeerRecord
+from .node import HyperDHT
+from .server import Server
+from .statistics import HyperDhtStatistics
+
+__all__ = ["HyperDHT", "HyperDhtStatistics", "NoisePayload", "PeerRecord", "Server"]

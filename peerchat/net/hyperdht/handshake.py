@@ -6,6 +6,8 @@ Source: hyperdht/lib/noise-wrap.js; docs/PROTOCOL.md sections 5.5 and 7.
 
 from __future__ import annotations
 
+import copy
+
 from peerchat.net.crypto.noise import HandshakeResult, HandshakeState, Pattern
 from peerchat.net.crypto.primitives import (
     DHT_NAMESPACES,
@@ -50,10 +52,17 @@ class NoiseWrap:
         return self._noise.write_message(payload.encode())
 
     def receive_untrusted(self, message: bytes) -> NoisePayload:
-        """The peer's payload; raises `RemoteProtocolError`, and is then spent."""
-        return decode_noise_payload_untrusted(
-            self._noise.read_message_untrusted(message)
+        """The peer's payload; raises `RemoteProtocolError`.
+
+        A message that fails leaves no trace: a relay that forges an answer must not
+        spoil the one that comes through another relay.
+        """
+        attempt = copy.deepcopy(self._noise)
+        payload = decode_noise_payload_untrusted(
+            attempt.read_message_untrusted(message)
         )
+        self._noise = attempt
+        return payload
 
     @property
     def remote_public_key(self) -> PublicKey:
