@@ -1,1 +1,1 @@
-"""Screens of the app."""
+"""The screens of the app, each with its styles beside it."""

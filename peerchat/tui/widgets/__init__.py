@@ -1,1 +1,1 @@
-"""Widgets of the app."""
+"""The widgets that the screens are made of."""

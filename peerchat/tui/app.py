@@ -1,0 +1,228 @@
+"""The app: one node, one chat, and what is above both (accounts, themes, the end)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import PurePath
+from typing import ClassVar
+
+from textual.app import App, SystemCommand
+from textual.screen import ModalScreen, Screen
+
+from peerchat.api import Account, ApiError, Node, NodeState, Phase
+from peerchat.settings import PROMPT_BYTES_MAX, Settings
+
+from .actions import ACTIONS
+from .messages import NodeChanged
+from .screens.chat import ChatScreen
+from .screens.dialogs import ClosingScreen
+from .screens.login import LoginScreen
+from .themes import DARK, LIGHT
+from .widgets.prompt import Prompt
+from .wording import Words, failure_words
+
+_log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 15.0
+"""What `Node.close` promises; past it the app leaves without it."""
+
+TWICE_WITHIN_S = 3.0
+"""Two presses of Ctrl+C closer than this quit."""
+
+
+class PeerchatApp(App[None]):
+    """The terminal app in front of a node.
+
+    Opens at once and starts the node; closes it before it ends. The node is the
+    caller's: the app never builds one.
+
+    Args:
+        settings: for the limits that are checked before a prompt is sent.
+        clock: seconds, monotonic; tests give their own.
+    """
+
+    TITLE = "peerchat"
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["app.tcss", "screens/chat.tcss"]
+    # Textual loads a screen's own CSS_PATH when it is pushed; the chat never is.
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._node = node
+        self._clock = clock
+        prompt_max = settings.prompt_bytes_max if settings else PROMPT_BYTES_MAX
+        self.chat = ChatScreen(node, clock, prompt_max)
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._wants_local = True
+        """Solo: take the local account without asking, until the user logs out."""
+        self._was_login_offered = False
+        self._is_closing = False
+        self._interrupted_s = -TWICE_WITHIN_S
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+
+    def get_default_screen(self) -> Screen[None]:
+        return self.chat
+
+    def on_chat_screen_opened(self) -> None:
+        """Start the node now that there is a prompt to type into."""
+        self._unsubscribe = self._node.subscribe(self._hear)
+        self._node.start()
+        self._apply(self._node.state())
+
+    def on_unmount(self) -> None:
+        self._unsubscribe()
+
+    # The node
+
+    def _hear(self, state: NodeState) -> None:
+        """Take a state from the node's thread; the one thing that thread may call."""
+        try:
+            self.post_message(NodeChanged(state))
+        except RuntimeError:
+            _log.debug("A state came after the app's loop had ended")
+
+    def on_node_changed(self, message: NodeChanged) -> None:
+        self._apply(message.state)
+
+    def _apply(self, state: NodeState) -> None:
+        self.chat.show_state(state)
+        if state.phase is not Phase.READY or state.account is not None:
+            return
+        if state.mode == "solo" and self._wants_local:
+            self._wants_local = False
+            self.run_worker(self._use_local_account(), group="account", exclusive=True)
+        elif state.mode != "solo" and not self._was_login_offered:
+            self._offer_login()
+
+    def _offer_login(self) -> None:
+        """Show the login once by itself, unless somebody types already."""
+        is_typing = bool(self.chat.query_one("#prompt", Prompt).text)
+        if not is_typing and not self._has_dialog:
+            self._was_login_offered = True
+            self.show_login()
+
+    async def _use_local_account(self) -> None:
+        try:
+            await self._node.use_local_account()
+        except ApiError as error:
+            words = failure_words(error)
+            self.chat.account_problem = Words(
+                f"No local account: {words.title.lower()}",
+                f"{words.advice}. Then: /login",
+                words.tone,
+            )
+            self.chat.show_state(self._node.state())
+        else:
+            self._logged_in(None)
+
+    # Accounts
+
+    @property
+    def _has_dialog(self) -> bool:
+        return isinstance(self.screen, ModalScreen)
+
+    def show_login(
+        self, *, is_register: bool = False, note: Words | None = None
+    ) -> None:
+        """Ask for an account, unless that or another dialog is open."""
+        if not self._has_dialog:
+            login = LoginScreen(
+                self._node, self._clock, is_register=is_register, note=note
+            )
+            self.push_screen(login, self._logged_in)
+
+    def on_chat_screen_login_wanted(self, message: ChatScreen.LoginWanted) -> None:
+        account = self._node.state().account
+        has_expired = self.chat.session.needs_login
+        if has_expired and account is not None and account.is_local:
+            self.run_worker(self._use_local_account(), group="account", exclusive=True)
+            return
+        expired = Words("The session is over", "Log in again; your prompt is kept")
+        self.show_login(
+            is_register=message.is_register, note=expired if has_expired else None
+        )
+
+    async def on_chat_screen_logout_wanted(self) -> None:
+        self._wants_local = False
+        self._was_login_offered = True
+        try:
+            await self._node.logout()
+        except ApiError as error:
+            self.chat.tell(f"Not logged out. {failure_words(error).advice}")
+        else:
+            self.show_login()
+
+    def _logged_in(self, account: Account | None) -> None:
+        state = self._node.state()
+        if state.account is not None:
+            self.chat.session.needs_login = False
+            self.chat.account_problem = None
+        self.chat.show_state(state)
+
+    # Commands
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        situation = self.chat.situation()
+        for action in ACTIONS:
+            if action.is_available(situation) and not action.argument:
+                run = partial(self.run_action, action.id, self.chat)
+                yield SystemCommand(action.title, action.help, run)
+        yield SystemCommand(
+            "Theme", "Pick any of Textual's themes", self.action_change_theme
+        )
+
+    def action_theme(self) -> None:
+        """Switch between dark and light."""
+        self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+
+    # The end
+
+    def action_help_quit(self) -> None:
+        """Ctrl+C without a selection: stop what runs; a second press quits."""
+        now = self._clock()
+        if now - self._interrupted_s < TWICE_WITHIN_S:
+            self.call_later(self.action_quit)
+            return
+        self._interrupted_s = now
+        if self.chat.session.running is not None:
+            self.call_later(self.chat.action_stop)
+        self.chat.tell("Press Ctrl+C again to quit.", "information")
+
+    async def action_quit(self) -> None:
+        """Close the node and leave; asked again while that goes on, leave at once."""
+        if self._is_closing:
+            self.exit()
+            return
+        self._is_closing = True
+        await self.push_screen(ClosingScreen())
+        self.run_worker(self._close(), group="close", exit_on_error=False)
+
+    async def _close(self) -> None:
+        """Stop the answer, close the node, exit; never waits longer than it may."""
+        closing = asyncio.get_running_loop().create_task(self._close_node())
+        try:
+            await asyncio.wait((closing,), timeout=CLOSE_TIMEOUT_S)
+            if not closing.done():
+                _log.warning("The node did not close within %s s", CLOSE_TIMEOUT_S)
+        finally:
+            closing.cancel()
+            self.exit()
+
+    async def _close_node(self) -> None:
+        for step in (self.chat.stop_all, self._node.close):
+            try:
+                await step()
+            except Exception:
+                _log.exception("Closing went on past a failure")

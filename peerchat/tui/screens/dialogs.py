@@ -1,0 +1,150 @@
+"""The small screens over the chat: help, the model picker, closing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList
+from textual.widgets.option_list import Option
+
+from peerchat.api import ModelInfo
+from peerchat.sanitize import display_line
+from peerchat.tui.actions import ACTIONS, EXTRA_KEYS, key_label
+from peerchat.tui.widgets.inert import Inert
+from peerchat.tui.wording import count
+
+MODELS_LISTED_MAX = 200
+"""Entries of the picker; a filter finds the rest."""
+
+
+class HelpScreen(ModalScreen[None]):
+    """Keys and commands, from the registry."""
+
+    CSS_PATH = "dialogs.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,f1,q,enter", "dismiss", "Close", show=False)
+    ]
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="dialog") as dialog:
+            dialog.border_title = "Keys and commands"
+            dialog.border_subtitle = "Esc: back"
+            yield Inert(help_content())
+
+
+def help_content() -> Content:
+    """The help page: what belongs to the prompt, then the registry."""
+    lines = [
+        Content.assemble((f"{key:<22}", "bold $primary"), what)
+        for key, what in EXTRA_KEYS
+    ]
+    lines.append(Content(""))
+    for action in ACTIONS:
+        slash = f"/{action.slash} {action.argument}".strip() if action.slash else ""
+        key = key_label(action.key) if action.key else ""
+        lines.append(
+            Content.assemble(
+                (f"{slash:<14}", "bold $primary"),
+                (f"{key:<8}", "bold $secondary"),
+                action.help,
+            )
+        )
+    lines += [
+        Content(""),
+        Content.styled("//text sends a prompt that begins with /", "dim"),
+    ]
+    return Content("\n").join(lines)
+
+
+class ModelScreen(ModalScreen[str | None]):
+    """Pick a model; dismissed with its name, ``""`` for any, None by Esc."""
+
+    CSS_PATH = "dialogs.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Back", show=False),
+        Binding("down", "to_list", "List", show=False),
+    ]
+
+    def __init__(self, models: Sequence[ModelInfo], current: str | None) -> None:
+        super().__init__()
+        self._models = sorted(models, key=lambda model: model.name)
+        self._current = current or ""
+        self._shown: list[str] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Models in this swarm"
+            dialog.border_subtitle = "Enter: use   Esc: back"
+            yield Input(placeholder="Type to filter", id="filter")
+            yield OptionList(id="models", markup=False)
+
+    def on_mount(self) -> None:
+        self._list("")
+
+    @on(Input.Changed, "#filter")
+    def filter_models(self, event: Input.Changed) -> None:
+        self._list(event.value)
+
+    @on(Input.Submitted, "#filter")
+    def take_highlighted(self) -> None:
+        self.query_one(OptionList).action_select()
+
+    @on(OptionList.OptionSelected)
+    def take(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self._shown[event.option_index])
+
+    def action_leave(self) -> None:
+        """Keep the model as it is."""
+        self.dismiss(None)
+
+    def action_to_list(self) -> None:
+        """Move from the filter into the list."""
+        self.query_one(OptionList).focus()
+
+    def _list(self, text: str) -> None:
+        wanted = text.strip().lower()
+        found = [m for m in self._models if wanted in m.name.lower()]
+        found = found[:MODELS_LISTED_MAX]
+        self._shown = ["", *(model.name for model in found)]
+        options = self.query_one(OptionList)
+        options.clear_options()
+        options.add_option(Option(self._line("any model", "the gateway decides", "")))
+        for model in found:
+            options.add_option(
+                Option(
+                    self._line(display_line(model.name, 60), _served(model), model.name)
+                )
+            )
+        options.highlighted = 1 if wanted and found else 0
+
+    def _line(self, name: str, note: str, value: str) -> Content:
+        mark = "●" if value == self._current else " "
+        return Content.assemble((mark, "$primary"), f" {name}  ", (note, "dim"))
+
+
+def _served(model: ModelInfo) -> str:
+    parts = [count(len(model.peers), "peer")] if model.peers else []
+    if model.engine:
+        parts.append(display_line(model.engine, 40))
+    if model.context_tokens:
+        parts.append(f"{model.context_tokens} tokens of context")
+    return " · ".join(parts)
+
+
+class ClosingScreen(ModalScreen[None]):
+    """Shown while the node withdraws what it announced."""
+
+    CSS_PATH = "dialogs.tcss"
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Closing"
+            yield Inert("Withdrawing announcements, closing connections…")
+            yield Inert("Ctrl+Q again leaves at once.", classes="muted")

@@ -1,0 +1,105 @@
+"""Where prompts are typed: grows to ten lines, walks the history, loses nothing."""
+
+from __future__ import annotations
+
+from textual import events
+from textual.message import Message
+from textual.widgets import TextArea
+
+from peerchat.sanitize import display_text
+
+HISTORY_MAX = 200
+"""Prompts that Up walks through; kept in memory only."""
+
+NEW_LINE_KEYS = frozenset({"shift+enter", "alt+enter", "ctrl+j", "ctrl+enter"})
+"""Several, since Shift+Enter reaches an app in few terminals."""
+
+
+class Prompt(TextArea):
+    """A text area that sends on Enter."""
+
+    class Submitted(Message):
+        """A prompt or command, not empty."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(self) -> None:
+        super().__init__(
+            soft_wrap=True,
+            tab_behavior="focus",
+            show_line_numbers=False,
+            highlight_cursor_line=False,
+            placeholder="Ask anything, or /help",
+            id="prompt",
+        )
+        self._history: list[str] = []
+        self._position = 0
+        """Index into the history; its length: at what is being typed."""
+        self._draft = ""
+
+    def submit(self) -> None:
+        """Hand the text over, if there is any, and begin anew."""
+        text = self.text.strip()
+        if text:
+            self.remember(text)
+            self.clear()
+            self.post_message(self.Submitted(text))
+
+    def remember(self, text: str) -> None:
+        """Put a prompt into the history."""
+        if not self._history or self._history[-1] != text:
+            self._history.append(text)
+            del self._history[:-HISTORY_MAX]
+        self._position = len(self._history)
+        self._draft = ""
+
+    def give_back(self, text: str) -> None:
+        """Return a prompt for editing, before whatever was typed meanwhile."""
+        typed = self.text
+        self.load_text(f"{text}\n{typed}" if typed.strip() else text)
+        self.move_cursor(self.document.end)
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key in NEW_LINE_KEYS:
+            event.stop()
+            event.prevent_default()
+            self.insert("\n")
+        elif event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            self.submit()
+        else:
+            await super()._on_key(event)
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        """Paste as text: a page may put escape sequences on the clipboard."""
+        event.prevent_default()
+        clean = events.Paste(display_text(event.text))
+        await super()._on_paste(clean)
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        """Move up; from the very start, walk back through the history."""
+        if not select and self.cursor_location == (0, 0):
+            self._walk(-1)
+        else:
+            super().action_cursor_up(select)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        """Move down; from the very end, walk forward again."""
+        if not select and self.cursor_location == self.document.end:
+            self._walk(1)
+        else:
+            super().action_cursor_down(select)
+
+    def _walk(self, step: int) -> None:
+        position = self._position + step
+        if not 0 <= position <= len(self._history):
+            return
+        if self._position == len(self._history):
+            self._draft = self.text
+        self._position = position
+        is_draft = position == len(self._history)
+        self.load_text(self._draft if is_draft else self._history[position])
+        self.move_cursor((0, 0) if step < 0 else self.document.end)
