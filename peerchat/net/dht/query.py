@@ -33,7 +33,7 @@ SLOW_CONCURRENCY = 3
 
 QUERY_RETRIES = 5
 
-NODES_MAX = 4096
+NODES_MAX = 2048
 """Addresses that one query remembers; a lookup among millions of nodes needs hundreds,
 and more can only be made up to keep it going."""
 
