@@ -1,0 +1,121 @@
+"""Which options of a prompt reach an engine: an allow-list with ranges.
+
+Everything else is dropped on purpose. ``num_ctx``, ``num_gpu``, ``num_batch`` and their
+like make Ollama unload the model and load it again for everybody, and ``keep_alive``
+sticks to the loaded model (ollama/server/sched.go, ``needsReload``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from .base import invalid_request
+
+NUM_PREDICT_DEFAULT = 4096
+"""Always sent: without it Ollama goes on for ten times the context."""
+
+NUM_PREDICT_MAX = 16384
+"""Longest answer in tokens, thinking included; one caller holds a slot so long."""
+
+STOPS_MAX = 8
+STOP_CHARS_MAX = 64
+SEED_MAX = 2**31 - 1
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What was asked for, checked; None leaves it to the engine."""
+
+    num_predict: int = NUM_PREDICT_DEFAULT
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: Sequence[str] | None = None
+    think: bool | None = None
+    """False asks a thinking model to answer at once; True is its default anyway."""
+
+
+def engine_options(options: Mapping[str, object]) -> EngineOptions:
+    """Take what is allowed; ``max_tokens`` is another name of ``num_predict``.
+
+    Raises:
+        ApiError: INVALID_REQUEST when an allowed option has a wrong type or range.
+    """
+    asked = {name: value for name, value in options.items() if value is not None}
+    asked.setdefault("num_predict", asked.get("max_tokens", NUM_PREDICT_DEFAULT))
+    return EngineOptions(
+        num_predict=_num_predict(asked["num_predict"]),
+        temperature=_optional(asked, "temperature", _number(0, 2)),
+        top_p=_optional(asked, "top_p", _number(0, 1)),
+        top_k=_optional(asked, "top_k", _integer(0, 1000)),
+        seed=_optional(asked, "seed", _integer(-SEED_MAX, SEED_MAX)),
+        stop=_optional(asked, "stop", _stop),
+        think=False if asked.get("think") is False else None,
+    )
+
+
+def _optional(
+    asked: Mapping[str, object], name: str, check: Callable[[str, object], T]
+) -> T | None:
+    return check(name, asked[name]) if name in asked else None
+
+
+def _number(low: float, high: float) -> Callable[[str, object], float]:
+    def check(name: str, value: object) -> float:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or not low <= value <= high
+        ):
+            raise invalid_request(
+                f"The option {name} must be a number from {low} to {high}."
+            )
+        return float(value)
+
+    return check
+
+
+def _integer(low: int, high: int) -> Callable[[str, object], int]:
+    def check(name: str, value: object) -> int:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or not low <= value <= high
+        ):
+            raise invalid_request(
+                f"The option {name} must be a whole number from {low} to {high}."
+            )
+        return value
+
+    return check
+
+
+def _num_predict(value: object) -> int:
+    """Capped rather than refused: clients send what other servers allow; Ollama's
+    negative values mean no limit."""
+    number = _integer(-(2**53), 2**53)("num_predict", value)
+    if number == 0:
+        raise invalid_request("The option num_predict must be at least 1.")
+    return min(number, NUM_PREDICT_MAX) if number > 0 else NUM_PREDICT_MAX
+
+
+def _stop(name: str, value: object) -> list[str]:
+    stops = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(stops, list | tuple)
+        or len(stops) > STOPS_MAX
+        or not all(isinstance(s, str) and 0 < len(s) <= STOP_CHARS_MAX for s in stops)
+    ):
+        raise invalid_request(
+            f"The option {name} must be at most {STOPS_MAX} texts of 1 to "
+            f"{STOP_CHARS_MAX} characters."
+        )
+    return list(stops)

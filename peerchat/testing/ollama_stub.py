@@ -1,0 +1,667 @@
+"""A stand-in for Ollama that behaves as the real one does, its oddities included.
+
+In a test::
+
+    async with OllamaStub() as stub:
+        engine = OllamaEngine(host=stub.url)
+
+As a program: ``python -m peerchat.testing.ollama_stub --port 0`` prints its URL. What
+a model does is in its `Behaviour`; the names of `STANDARD_MODELS` have fitting ones,
+and ``POST /_stub/behaviour`` with ``{"model": …, …}`` changes one. ``GET /_stub/state``
+gives the counters. Modelled on ollama/server/routes.go and sched.go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+KEEP_ALIVE_DEFAULT_S = 300.0
+BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
+STANDARD_TEXT = ("Hello", " from", " the", " stub", "!")
+INTEGER_OPTIONS = frozenset(
+    [
+        "num_ctx",
+        "num_batch",
+        "num_gpu",
+        "main_gpu",
+        "num_thread",
+        "num_keep",
+        "seed",
+        "num_predict",
+        "top_k",
+        "repeat_last_n",
+        "mirostat",
+    ]
+)
+FLOAT_OPTIONS = frozenset({"temperature", "top_p", "min_p", "repeat_penalty"})
+RUNNER_OPTIONS = frozenset({"num_ctx", "num_batch", "num_gpu", "num_thread"})
+"""A request that changes one of these reloads the model for everybody."""
+
+
+@dataclass
+class Behaviour:
+    """What a model does with a prompt; counts are of answer fragments."""
+
+    fragments: tuple[str, ...] = STANDARD_TEXT
+    thinking: tuple[str, ...] = ()
+    final_content: str = ""
+    done_reason: str = "stop"
+    delay_s: float = 0.0
+    """Before each fragment."""
+    load_s: float = 0.0
+    is_silent: bool = False
+    """Never sends a byte, not even headers."""
+    stall_after: int | None = None
+    drop_after: int | None = None
+    """The connection is cut, as by a killed server."""
+    end_after: int | None = None
+    """The stream ends well-formed but without ``done``."""
+    error_after: int | None = None
+    """An ``{"error"}`` line follows; the status was 200."""
+    garbage_after: int | None = None
+    error_text: str = (
+        "model runner has unexpectedly stopped, this may be due to resource "
+        "limitations or an internal error, check ollama server logs for details"
+    )
+    status: int = 200
+    """Anything else is answered at once with ``error_text``."""
+    capabilities: tuple[str, ...] = ("completion",)
+    remote_host: str = ""
+    remote_model: str = ""
+    is_loaded: bool = False
+
+
+STANDARD_MODELS: Mapping[str, Behaviour] = {
+    "llama3.2:latest": Behaviour(),
+    "think:latest": Behaviour(
+        thinking=("Let me", " see."), capabilities=("completion", "thinking")
+    ),
+    "slow:latest": Behaviour(fragments=("tick ",) * 1000, delay_s=0.01),
+    "load:latest": Behaviour(load_s=0.05),
+    "silent:latest": Behaviour(is_silent=True),
+    "stall:latest": Behaviour(stall_after=2),
+    "drop:latest": Behaviour(drop_after=2),
+    "eof:latest": Behaviour(end_after=2),
+    "error:latest": Behaviour(error_after=2),
+    "garbage:latest": Behaviour(garbage_after=2),
+    "length:latest": Behaviour(done_reason="length"),
+    "tail:latest": Behaviour(final_content=" The end."),
+    "busy:latest": Behaviour(status=503, error_text=BUSY_TEXT),
+    "broken:latest": Behaviour(status=500),
+    "nomic-embed-text:latest": Behaviour(capabilities=("embedding",)),
+    "gpt-oss:120b-cloud": Behaviour(
+        remote_host="https://ollama.com:443", remote_model="gpt-oss:120b"
+    ),
+    "hidden-remote:latest": Behaviour(
+        remote_host="https://elsewhere.example", remote_model="big"
+    ),
+}
+
+
+@dataclass
+class State:
+    """What the stub saw; waits are on `OllamaStub.wait_for`."""
+
+    active: int = 0
+    """Requests that hold a slot."""
+    active_max: int = 0
+    waiting: int = 0
+    """Requests that wait for a slot, in silence."""
+    completed: int = 0
+    closed_by_client: int = 0
+    reloads: int = 0
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """Bodies of chat and generate, as sent."""
+
+
+class StubError(Exception):
+    """Answered with a status and ``{"error"}``."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class OllamaStub:
+    """The server; use as an async context manager.
+
+    Args:
+        models: behaviours by name; all standard ones when left out.
+        parallel: slots for each model, as OLLAMA_NUM_PARALLEL.
+        version: for ``/api/version``.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Behaviour] | None = None,
+        *,
+        parallel: int = 1,
+        version: str = "0.33.0",
+        port: int = 0,
+    ) -> None:
+        chosen = STANDARD_MODELS if models is None else models
+        self.models = {
+            name: dataclasses.replace(behaviour) for name, behaviour in chosen.items()
+        }
+        self.state = State()
+        self.is_busy = False
+        """Every prompt gets a 503, as when the scheduler's queue is full."""
+        self.version = version
+        self.port = port
+        self._parallel = parallel
+        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._expires: dict[str, datetime] = {}
+        self._runner_options: dict[str, dict[str, Any]] = {}
+        self._changed = asyncio.Condition()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Listen; a port of 0 is replaced by the one that was found."""
+        # A handler is cancelled when its client goes, as Go's request context is.
+        self._runner = web.AppRunner(
+            self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=0
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def close(self) -> None:
+        """Cut every connection and stop listening; `start` works again."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def wait_for(self, condition: Callable[[State], bool]) -> None:
+        """Return once the counters are as the condition wants them."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: condition(self.state))
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[_errors], client_max_size=64 * 2**20)
+        app.add_routes(
+            [
+                web.get("/", self._root),
+                web.get("/api/version", self._get_version),
+                web.get("/api/tags", self._tags),
+                web.get("/api/ps", self._ps),
+                web.get("/api/status", self._status),
+                web.post("/api/show", self._show),
+                web.post("/api/pull", self._pull),
+                web.post("/api/chat", self._chat),
+                web.post("/api/generate", self._generate),
+                web.get("/_stub/state", self._get_state),
+                web.post("/_stub/behaviour", self._set_behaviour),
+            ]
+        )
+        return app
+
+    # Read endpoints.
+
+    async def _root(self, _request: web.Request) -> web.Response:
+        return web.Response(text="Ollama is running")
+
+    async def _get_version(self, _request: web.Request) -> web.Response:
+        return _json({"version": self.version})
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        return _json({"cloud": {"disabled": False, "source": "none"}})
+
+    async def _tags(self, _request: web.Request) -> web.Response:
+        return _json({"models": [self._entry(name) for name in self.models]})
+
+    async def _ps(self, _request: web.Request) -> web.Response:
+        loaded = [
+            {
+                **self._entry(name),
+                "expires_at": _rfc3339(self._expiry(name)),
+                "size_vram": 0,
+                "context_length": 4096,
+            }
+            for name, behaviour in self.models.items()
+            if behaviour.is_loaded
+        ]
+        return _json({"models": loaded})
+
+    async def _show(self, request: web.Request) -> web.Response:
+        name, behaviour = self._find((await _body(request)).get("model"))
+        return _json(
+            {
+                "modelfile": f"FROM {name}",
+                "details": _details(behaviour),
+                "model_info": {
+                    "general.architecture": "llama",
+                    "llama.context_length": 131072,
+                },
+                "capabilities": list(behaviour.capabilities),
+                "modified_at": _rfc3339(_now()),
+            }
+        )
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        behaviour = self.models[name]
+        entry = {
+            "name": name,
+            "model": name,
+            "modified_at": _rfc3339(_now()),
+            "size": 2019393189,
+            "digest": hashlib.sha256(name.encode()).hexdigest(),
+            "details": _details(behaviour),
+            "capabilities": list(behaviour.capabilities),
+            "remote_model": behaviour.remote_model,
+            "remote_host": behaviour.remote_host,
+        }
+        return {key: value for key, value in entry.items() if value != ""}
+
+    def _expiry(self, name: str) -> datetime:
+        fallback = _now() + timedelta(seconds=KEEP_ALIVE_DEFAULT_S)
+        return self._expires.get(name, fallback)
+
+    def _find(self, wanted: object) -> tuple[str, Behaviour]:
+        if not isinstance(wanted, str) or not wanted:
+            raise StubError(400, "model is required")
+        for name in (wanted, f"{wanted}:latest"):
+            if name in self.models:
+                return name, self.models[name]
+        raise StubError(404, f"model '{wanted}' not found")
+
+    # Pulling.
+
+    async def _pull(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        name = str(body.get("model") or body.get("name") or "")
+        if not name:
+            raise StubError(400, "model is required")
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        lines: list[dict[str, Any]] = [{"status": "pulling manifest"}]
+        if name.startswith("missing"):
+            lines.append({"error": "pull model manifest: file does not exist"})
+        else:
+            layer = {
+                "status": f"pulling {digest[:12]}",
+                "digest": f"sha256:{digest}",
+                "total": 100,
+            }
+            lines += [layer, {**layer, "completed": 50}, {**layer, "completed": 100}]
+            for status in ("verifying sha256 digest", "writing manifest", "success"):
+                lines.append({"status": status})
+            self.models.setdefault(
+                name if ":" in name else f"{name}:latest", Behaviour()
+            )
+        if body.get("stream") is False:
+            return _json(lines[-1], 500 if "error" in lines[-1] else 200)
+        response = _ndjson()
+        await response.prepare(request)
+        for line in lines:
+            await response.write(_line(line))
+        return response
+
+    # Prompts.
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(
+            request,
+            "messages",
+            lambda text, thinking: {
+                "message": _present(role="assistant", thinking=thinking)
+                | {"content": text}
+            },
+        )
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(
+            request,
+            "prompt",
+            lambda text, thinking: {"response": text} | _present(thinking=thinking),
+        )
+
+    async def _answer(
+        self, request: web.Request, prompt_field: str, piece: _Piece
+    ) -> web.StreamResponse:
+        body = await _body(request)
+        began_s = time.monotonic()
+        name, behaviour = self._find(body.get("model"))
+        self.state.requests.append(body)
+        _check(body, name, behaviour)
+        if self.is_busy:
+            raise StubError(503, BUSY_TEXT)
+        if behaviour.status != 200:
+            raise StubError(behaviour.status, behaviour.error_text)
+        answer = _Answer(request, body, behaviour, piece, name, began_s)
+        if not body.get(prompt_field):
+            return await answer.nothing_to_say()
+        try:
+            async with self._slot(name):
+                await self._load(name, behaviour, body)
+                answer.load_ns = _ns_since(began_s)
+                response = await answer.run()
+                self.state.completed += 1
+                return response
+        except (asyncio.CancelledError, ConnectionError):
+            self.state.closed_by_client += 1
+            raise
+        finally:
+            self._expires[name] = _now() + _keep_alive(body.get("keep_alive"))
+            await self._notify()
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, name: str) -> Any:
+        """Waits without limit and without a byte, as Ollama does."""
+        slots = self._slots.setdefault(name, asyncio.Semaphore(self._parallel))
+        self.state.waiting += 1
+        await self._notify()
+        try:
+            await slots.acquire()
+        finally:
+            self.state.waiting -= 1
+        self.state.active += 1
+        self.state.active_max = max(self.state.active_max, self.state.active)
+        try:
+            await self._notify()
+            yield
+        finally:
+            self.state.active -= 1
+            slots.release()
+            await self._notify()
+
+    async def _load(
+        self, name: str, behaviour: Behaviour, body: dict[str, Any]
+    ) -> None:
+        options = body.get("options") or {}
+        wanted = {key: options[key] for key in options if key in RUNNER_OPTIONS}
+        if behaviour.is_loaded and wanted != self._runner_options.get(name, {}):
+            self.state.reloads += 1
+            behaviour.is_loaded = False
+        if not behaviour.is_loaded:
+            await asyncio.sleep(behaviour.load_s)
+            behaviour.is_loaded = True
+            self._runner_options[name] = wanted
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    # The stub's own endpoints.
+
+    async def _get_state(self, _request: web.Request) -> web.Response:
+        return _json(dataclasses.asdict(self.state))
+
+    async def _set_behaviour(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        name = str(body.pop("model"))
+        if "is_busy" in body:
+            self.is_busy = bool(body.pop("is_busy"))
+        for key in ("fragments", "thinking", "capabilities"):
+            if key in body:
+                body[key] = tuple(body[key])
+        current = self.models.get(name, Behaviour())
+        self.models[name] = dataclasses.replace(current, **body)
+        return _json({"model": name})
+
+
+_Piece = Callable[[str, str], dict[str, Any]]
+
+
+@dataclass
+class _Answer:
+    """One prompt that holds a slot."""
+
+    request: web.Request
+    body: dict[str, Any]
+    behaviour: Behaviour
+    piece: _Piece
+    name: str
+    began_s: float
+    load_ns: int = 0
+
+    async def run(self) -> web.StreamResponse:
+        behaviour = self.behaviour
+        if behaviour.is_silent:
+            await asyncio.get_running_loop().create_future()
+        if self.body.get("stream") is False:
+            await asyncio.sleep(behaviour.delay_s * len(behaviour.fragments))
+            return _json(self.final("".join(behaviour.fragments)))
+        response = _ndjson()
+        is_thinking_wanted = self.body.get("think") is not False
+        for text in behaviour.thinking if is_thinking_wanted else ():
+            await self.write(response, self.part("", text))
+        limit = self.limit()
+        for count, text in enumerate(behaviour.fragments[:limit]):
+            if await self.misbehave(response, count):
+                return response
+            await asyncio.sleep(behaviour.delay_s)
+            await self.write(response, self.part(text, ""))
+        if not await self.misbehave(response, len(behaviour.fragments)):
+            await self.write(response, self.final(behaviour.final_content))
+        return response
+
+    async def misbehave(self, response: web.StreamResponse, count: int) -> bool:
+        """Do what is planned after so many fragments; True ends the answer."""
+        behaviour = self.behaviour
+        if count == behaviour.stall_after:
+            await asyncio.get_running_loop().create_future()
+        if count == behaviour.drop_after and self.request.transport is not None:
+            self.request.transport.abort()
+            return True
+        if count == behaviour.error_after:
+            await self.write(response, {"error": behaviour.error_text})
+            return True
+        if count == behaviour.garbage_after:
+            await response.write(b'{"model": nonsense\n')
+            return True
+        return count == behaviour.end_after
+
+    async def write(self, response: web.StreamResponse, line: dict[str, Any]) -> None:
+        """Headers go out with the first line and not before."""
+        if not response.prepared:
+            await response.prepare(self.request)
+        await response.write(_line(line))
+
+    async def nothing_to_say(self) -> web.StreamResponse:
+        """An empty prompt only loads or unloads the model."""
+        is_unload = self.body.get("keep_alive") == 0
+        self.behaviour.is_loaded = not is_unload
+        line = self.part("", "") | {
+            "done": True,
+            "done_reason": "unload" if is_unload else "load",
+        }
+        if self.body.get("stream") is False:
+            return _json(line)
+        response = _ndjson()
+        await self.write(response, line)
+        return response
+
+    def limit(self) -> int | None:
+        limit = (self.body.get("options") or {}).get("num_predict", -1)
+        return limit if limit >= 0 else None
+
+    def part(self, text: str, thinking: str) -> dict[str, Any]:
+        head = {"model": self.body["model"], "created_at": _rfc3339(_now())}
+        return head | self.piece(text, thinking) | {"done": False}
+
+    def final(self, text: str) -> dict[str, Any]:
+        behaviour = self.behaviour
+        limit = self.limit()
+        is_cut = limit is not None and limit < len(behaviour.fragments)
+        count = limit if is_cut else len(behaviour.fragments)
+        prompt_words = len(json.dumps(self.body).split())
+        # encoding/json with omitempty: figures of 0 are not sent.
+        figures = _present(
+            total_duration=_ns_since(self.began_s),
+            load_duration=self.load_ns,
+            prompt_eval_count=prompt_words,
+            prompt_eval_duration=1_000_000,
+            eval_count=count,
+            eval_duration=(count or 0) * 10_000_000,
+        )
+        reason = "length" if is_cut else behaviour.done_reason
+        line = self.part(text, "") | {"done": True, "done_reason": reason} | figures
+        if "response" in line and not self.body.get("raw"):
+            line["context"] = [1, 2, 3]
+        return line
+
+
+@web.middleware
+async def _errors(
+    request: web.Request,
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except StubError as error:
+        return _json({"error": error.text}, error.status)
+    except web.HTTPNotFound:
+        return web.Response(status=404, text="404 page not found")
+    except web.HTTPMethodNotAllowed:
+        return web.Response(status=405, text="405 method not allowed")
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    raw = await request.read()
+    if not raw:
+        raise StubError(400, "missing request body")
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise StubError(400, f"invalid character: {error}") from None
+    if not isinstance(body, dict):
+        raise StubError(400, "json: cannot unmarshal into Go value of type api.Request")
+    return body
+
+
+def _check(body: dict[str, Any], name: str, behaviour: Behaviour) -> None:
+    """What the real one refuses before it looks for a slot."""
+    if "completion" not in behaviour.capabilities:
+        raise StubError(400, f'"{name}" does not support chat')
+    if body.get("think") is True and "thinking" not in behaviour.capabilities:
+        raise StubError(400, f'"{name}" does not support thinking')
+    _keep_alive(body.get("keep_alive"))
+    for option, value in (body.get("options") or {}).items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if option in INTEGER_OPTIONS and not (is_number and value == int(value)):
+            raise StubError(500, f'option "{option}" must be of type integer')
+        if option in FLOAT_OPTIONS and not is_number:
+            raise StubError(500, f'option "{option}" must be of type float32')
+
+
+def _keep_alive(value: object) -> timedelta:
+    """A number of seconds or a Go duration; negative is for ever."""
+    if value is None:
+        return timedelta(seconds=KEEP_ALIVE_DEFAULT_S)
+    if isinstance(value, bool):
+        raise StubError(400, "Unsupported type: 'bool'")
+    if isinstance(value, int | float):
+        seconds = float(value)
+    else:
+        text = str(value)
+        if not re.fullmatch(r"-?(\d+(\.\d+)?(ms|h|m|s))+", text):
+            raise StubError(400, f'time: invalid duration "{text}"')
+        units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+        pairs = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
+        seconds = sum(float(number) * units[unit] for number, unit in pairs)
+        seconds = -seconds if text.startswith("-") else seconds
+    return timedelta(days=36500) if seconds < 0 else timedelta(seconds=seconds)
+
+
+def _details(behaviour: Behaviour) -> dict[str, Any]:
+    family = "llama" if "completion" in behaviour.capabilities else "nomic-bert"
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": family,
+        "families": [family],
+        "parameter_size": "3.2B",
+        "quantization_level": "Q4_K_M",
+    }
+
+
+def _present(**fields: Any) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value}
+
+
+def _go_json(value: object) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode()
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return _go_json(value) + b"\n"
+
+
+def _json(value: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(
+        body=_go_json(value),
+        status=status,
+        content_type="application/json",
+        charset="utf-8",
+    )
+
+
+def _ndjson() -> web.StreamResponse:
+    return web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _rfc3339(when: datetime) -> str:
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+
+
+def _ns_since(began_s: float) -> int:
+    return int((time.monotonic() - began_s) * 1e9)
+
+
+async def _run(port: int) -> None:
+    async with OllamaStub(port=port) as stub:
+        sys.stdout.write(f"{stub.url}\n")
+        sys.stdout.flush()
+        await asyncio.get_running_loop().create_future()
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_run(parser.parse_args().port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Which engine is taken, and the line that says why."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from peerchat.api import ApiError, ErrorCode
+from peerchat.services.engines.choose import choose_engine
+from peerchat.settings import Home, Settings
+from peerchat.testing.ollama_stub import Behaviour, OllamaStub
+
+HERE = Home(Path(), Path(), Path(), Path())
+
+
+def settings(engine: str, host: str, model: str = "") -> Settings:
+    return Settings(HERE, engine=engine, ollama_host=host, model=model)
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address where nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+async def test_auto_takes_ollama_when_it_has_a_model() -> None:
+    async with OllamaStub() as stub:
+        choice = await choose_engine(settings("auto", stub.url))
+        assert choice.engine.name == "ollama"
+        assert choice.reason.startswith("ollama: ")
+        assert stub.url in choice.reason
+        await choice.engine.close()
+
+
+async def test_auto_takes_the_guide_when_ollama_has_only_remote_models() -> None:
+    async with OllamaStub({"x:cloud": Behaviour(remote_host="https://x")}) as stub:
+        choice = await choose_engine(settings("auto", stub.url))
+        assert choice.engine.name == "guide"
+        assert "ollama pull" in choice.reason
+
+
+async def test_auto_takes_the_guide_when_ollama_is_down(nobody: str) -> None:
+    choice = await choose_engine(settings("auto", nobody))
+    assert choice.engine.name == "guide"
+    assert "does not answer" in choice.reason
+
+
+async def test_auto_does_not_hide_a_wrong_model() -> None:
+    async with OllamaStub() as stub:
+        choice = await choose_engine(settings("auto", stub.url, "mistral"))
+        assert choice.engine.name == "ollama"
+        assert "mistral" in choice.reason
+        await choice.engine.close()
+
+
+async def test_ollama_asked_for_stays_though_down(nobody: str) -> None:
+    choice = await choose_engine(settings("ollama", nobody))
+    assert choice.engine.name == "ollama"
+    assert "down now" in choice.reason
+    assert "ollama serve" in choice.reason
+    await choice.engine.close()
+
+
+async def test_guide_asked_for_looks_for_nothing(nobody: str) -> None:
+    choice = await choose_engine(settings("guide", nobody))
+    assert choice.engine.name == "guide"
+    assert "asked for" in choice.reason
+
+
+async def test_an_unknown_engine_is_refused(nobody: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        await choose_engine(settings("gpt", nobody))
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert "auto, ollama, guide" in caught.value.message
