@@ -72,8 +72,9 @@ class Cubic:
 
     def timed_out(self, now: float) -> None:
         self._reduce()
-        # RFC 5681 3.1: the loss window is one packet whatever cwnd was.
-        self.cwnd = 1.0
+        # RFC 9002 7.6.2: two packets rather than RFC 5681's one, as the loss of a
+        # single one would cost another timeout.
+        self.cwnd = CWND_MIN
 
     def idle(self) -> None:
         # RFC 5681 4.1: the old window says nothing of the path any more.

@@ -92,7 +92,9 @@ class LossDetector:
             sent_at = packet.sent_at
             seq = packet.seq
             if packet.transmissions == 1:
-                rtt_s = now - sent_at
+                # One that was given up waited for an acknowledgement that was lost.
+                if not packet.is_lost:
+                    rtt_s = now - sent_at
                 if seq < highest:
                     self.has_reordering = True
             elif now - sent_at < self._rtt.min_s:

@@ -17,6 +17,11 @@ from .rtt import RTO_MAX_S, RttEstimator
 _GATHER_BYTES = 65536
 """Small writes are joined up to this length before they are cut into packets."""
 
+TAIL_PROBES_MAX = 3
+"""Probes without an answer before the timeout, each after twice the time, and in
+recovery too (as RFC 9002 6.2 does, where RFC 8985 sends one and none in recovery):
+a timeout costs a second, and a lossy path loses probes as well."""
+
 _BACKOFF_MAX = 2
 """libudx sends to a silent peer after 1, 3, 5, 7, 9 and 11 s: it backs off once."""
 
@@ -31,20 +36,19 @@ class SendHalf:
         "_gathered_offset",
         "_is_cwnd_limited",
         "_is_probe_due",
-        "_is_probe_sent",
         "_last_sent_at",
         "_look_again_at",
         "_loss",
         "_lost",
         "_mtu",
         "_packets",
+        "_probes",
         "_recovery_seq",
         "_rtt",
         "_sacked",
         "_timer_since",
         "_waiting",
         "in_flight",
-        "is_end_acknowledged",
         "is_end_sent",
         "is_ending",
         "next_seq",
@@ -73,7 +77,6 @@ class SendHalf:
         self.timeouts = 0
         self.is_ending = False
         self.is_end_sent = False
-        self.is_end_acknowledged = False
         self._rtt = rtt
         self._congestion = congestion
         self._loss = LossDetector(rtt)
@@ -88,7 +91,7 @@ class SendHalf:
         self._backoff = 1
         self._is_cwnd_limited = False
         self._is_probe_due = False
-        self._is_probe_sent = False
+        self._probes = 0
         self._last_sent_at = 0.0
         self._timer_since = 0.0
         self._look_again_at: float | None = None
@@ -110,6 +113,11 @@ class SendHalf:
             or self._is_probe_due
             or (self.is_ending and not self.is_end_sent)
         )
+
+    @property
+    def is_end_acknowledged(self) -> bool:
+        """END and everything before it arrived."""
+        return self.is_end_sent and not self._packets
 
     @property
     def is_idle(self) -> bool:
@@ -159,7 +167,6 @@ class SendHalf:
                     acknowledged.append(packet)
             self.una = ack
             self._sacked.remove_below(ack)
-            self._is_probe_sent = False
         for start, stop in sacks:
             for gap in self._sacked.missing(max(start, self.una), stop):
                 for seq in range(*gap):
@@ -179,12 +186,11 @@ class SendHalf:
                 on_the_way += 1
             if packet.data_offset:
                 self._mtu.acknowledged(len(packet.datagram))
-            if packet.kind == TYPE_END:
-                self.is_end_acknowledged = True
         self.in_flight -= on_the_way
         self.outstanding_bytes -= payload_bytes
         self._timer_since = now
         self._backoff = 1
+        self._probes = 0
         rtt_s = self._loss.acknowledged(acknowledged, now)
         if rtt_s is not None:
             self._rtt.add_sample(rtt_s, now)
@@ -241,7 +247,8 @@ class SendHalf:
         if now >= self._timer_since + self.rto_s:
             self._time_out(now)
         elif probe_at is not None and now >= probe_at:
-            self._is_probe_due = self._is_probe_sent = True
+            self._is_probe_due = True
+            self._probes += 1
 
     def window_probed(self, now: float) -> None:
         """The stream asked the peer for its window; wait before asking again."""
@@ -249,14 +256,9 @@ class SendHalf:
 
     def _tail_probe_at(self) -> float | None:
         delay_s = self._loss.tail_probe_delay_s()
-        if (
-            delay_s is None
-            or self._is_probe_sent
-            or self.in_flight == 0
-            or self.una < self._recovery_seq
-        ):
+        if delay_s is None or self.in_flight == 0 or self._probes >= TAIL_PROBES_MAX:
             return None
-        return self._last_sent_at + delay_s
+        return self._last_sent_at + delay_s * (1 << self._probes)
 
     def _time_out(self, now: float) -> None:
         """Everything is lost; start over with one packet."""
