@@ -22,7 +22,6 @@ from .screens.chat import ChatScreen
 from .screens.dialogs import ClosingScreen
 from .screens.login import LoginScreen
 from .themes import DARK, LIGHT
-from .widgets.prompt import Prompt
 from .wording import Words, failure_words
 
 _log = logging.getLogger(__name__)
@@ -108,7 +107,7 @@ class PeerchatApp(App[None]):
 
     def _offer_login(self) -> None:
         """Show the login once by itself, unless somebody types already."""
-        is_typing = bool(self.chat.query_one("#prompt", Prompt).text)
+        is_typing = bool(self.chat.prompt.text)
         if not is_typing and not self._has_dialog:
             self._was_login_offered = True
             self.show_login()

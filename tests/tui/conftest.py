@@ -59,7 +59,7 @@ async def say(pilot: Pilot[None], text: str) -> None:
 
 
 def prompt_of(pilot: Pilot[None]) -> Prompt:
-    return chat_of(pilot).query_one(Prompt)
+    return chat_of(pilot).prompt
 
 
 def chat_of(pilot: Pilot[None]):
@@ -69,15 +69,13 @@ def chat_of(pilot: Pilot[None]):
 
 async def settled(pilot: Pilot[None]) -> None:
     """Let the app answer everything and draw it."""
-    from peerchat.tui.widgets.transcript import Transcript
-
     chat = chat_of(pilot)
     await until(
         pilot,
         lambda: (
             chat.session.running is None
             and not chat.session.can_run()
-            and chat.query_one(Transcript).is_settled
+            and chat.transcript.is_settled
         ),
     )
     await pilot.pause()

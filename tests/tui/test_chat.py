@@ -26,7 +26,7 @@ from peerchat.testing.node import (
 )
 from peerchat.tui.conversation import TurnState
 from peerchat.tui.screens.login import LoginScreen
-from peerchat.tui.widgets.transcript import TURNS_MOUNTED_MAX, Transcript
+from peerchat.tui.widgets.transcript import TURNS_MOUNTED_MAX
 
 from .conftest import (
     chat_of,
@@ -279,7 +279,7 @@ async def test_at_most_a_window_of_turns_is_mounted(clock) -> None:
         for number in range(total):
             await say(pilot, f"prompt-{number}")
             await settled(pilot)
-        transcript = chat_of(pilot).query_one(Transcript)
+        transcript = chat_of(pilot).transcript
         assert len(transcript.views) == TURNS_MOUNTED_MAX
         assert transcript.views[-1].turn.prompt == f"prompt-{total - 1}"
         while transcript.views[0].turn.prompt != "prompt-0":

@@ -79,6 +79,13 @@ class ChatScreen(Screen[None]):
         self._node = node
         self._clock = clock
         self._prompt_bytes_max = prompt_max
+        self.transcript = Transcript()
+        self.prompt = Prompt()
+        self._top, self._status = TopBar(), StatusBar()
+        self._empty, self._notice_bar = Empty(), Notice(classes="notice")
+        self._pill = Inert("↓ Ctrl+End follows the answer", classes="pill")
+        self._sidebar = Vertical(id="sidebar")
+        self._peers, self._metrics = PeersPanel(id="peers"), MetricsPanel()
         self._state = node.state()
         self._model: str | None = None
         self._history = History()
@@ -92,28 +99,28 @@ class ChatScreen(Screen[None]):
         self._answer_worker: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
-        yield TopBar()
+        yield self._top
         with Horizontal(id="body"):
             with Vertical(id="main"):
                 with Vertical(id="stage"):
-                    yield Empty()
-                    yield Transcript()
-                yield Inert("↓ Ctrl+End follows the answer", classes="pill")
-                yield Notice(classes="notice")
-                yield Prompt()
-            with Vertical(id="sidebar"):
-                yield PeersPanel(id="peers")
-                yield MetricsPanel()
-        yield StatusBar()
+                    yield self._empty
+                    yield self.transcript
+                yield self._pill
+                yield self._notice_bar
+                yield self.prompt
+            with self._sidebar:
+                yield self._peers
+                yield self._metrics
+        yield self._status
 
     def on_mount(self) -> None:
-        self.query_one(Transcript).display = False
+        self.transcript.display = False
         self._is_open = True
         self.show_state(self._node.state())
         self.post_message(self.Opened())
         self.set_interval(TICK_S, self._tick)
         self.set_interval(SECOND_S, self._second)
-        self.watch(self.query_one(Transcript), "is_following", self._show_pill)
+        self.watch(self.transcript, "is_following", self._show_pill)
 
     # The node's state
 
@@ -122,10 +129,10 @@ class ChatScreen(Screen[None]):
         self._state = state
         if not self._is_open:
             return
-        self.query_one(TopBar).show_state(state, self._model)
-        self.query_one(StatusBar).show_state(state)
+        self._top.show_state(state, self._model)
+        self._status.show_state(state)
         if not self.session.conversation.turns:
-            self.query_one(Empty).show_state(state)
+            self._empty.show_state(state)
         self._show_panels()
         self._show_notice()
         self.pump()
@@ -139,16 +146,15 @@ class ChatScreen(Screen[None]):
             name: is_wide if wanted is None else wanted
             for name, wanted in self._panels.items()
         }
-        peers, metrics = self.query_one(PeersPanel), self.query_one(MetricsPanel)
-        self.query_one("#sidebar").display = any(shown.values())
-        peers.display, metrics.display = shown["peers"], shown["metrics"]
+        self._sidebar.display = any(shown.values())
+        self._peers.display, self._metrics.display = shown["peers"], shown["metrics"]
         if shown["peers"]:
-            peers.show_state(self._state)
+            self._peers.show_state(self._state)
         if shown["metrics"]:
-            metrics.show_state(self._state, self._history)
+            self._metrics.show_state(self._state, self._history)
 
     def _show_notice(self) -> None:
-        self.query_one(Notice).show_words(self._notice())
+        self._notice_bar.show_words(self._notice())
 
     def _notice(self) -> Words | None:
         waiting = len(self.session.conversation.queue)
@@ -195,23 +201,22 @@ class ChatScreen(Screen[None]):
     async def _take_back(self, turn: Turn) -> None:
         """Return a prompt, of which nothing came, to where it was typed."""
         self.session.conversation.remove(turn)
-        self.query_one(Prompt).give_back(turn.prompt)
+        self.prompt.give_back(turn.prompt)
         await self._show_turns()
 
     async def _show_turns(self) -> None:
         turns = self.session.conversation.turns
-        transcript = self.query_one(Transcript)
-        transcript.display = bool(turns)
-        self.query_one(Empty).display = not turns
+        self.transcript.display = bool(turns)
+        self._empty.display = not turns
         if not turns:
-            self.query_one(Empty).show_state(self._state)
-        await transcript.show_turns(turns)
+            self._empty.show_state(self._state)
+        await self.transcript.show_turns(turns)
         await self._draw()
         self._show_notice()
 
     async def _tick(self) -> None:
-        transcript = self.query_one(Transcript)
-        is_due = self._is_dirty or self.session.running or not transcript.is_settled
+        is_moving = self.session.running or not self.transcript.is_settled
+        is_due = self._is_dirty or is_moving
         if is_due and not self._is_drawing and self._clock() >= self._rest_until_s:
             await self._draw()
 
@@ -220,7 +225,7 @@ class ChatScreen(Screen[None]):
         self._is_drawing, self._is_dirty = True, False
         begun_s = self._clock()
         try:
-            await self.query_one(Transcript).refresh_turns(
+            await self.transcript.refresh_turns(
                 begun_s, is_animated=self.app.animation_level != "none"
             )
         finally:
@@ -231,11 +236,11 @@ class ChatScreen(Screen[None]):
     def _second(self) -> None:
         is_answering = self.session.running is not None
         self._history.add(self._state, is_answering=is_answering)
-        if self.query_one(MetricsPanel).display:
-            self.query_one(MetricsPanel).show_state(self._state, self._history)
+        if self._metrics.display:
+            self._metrics.show_state(self._state, self._history)
         self._show_notice()
         self.pump()
-        is_seen = self.query_one(PeersPanel).display
+        is_seen = self._peers.display
         is_ready = self._state.phase is Phase.READY
         if is_seen and is_ready and self._clock() >= self._peers_due_s:
             self._peers_due_s = self._clock() + PEERS_EVERY_S
@@ -254,7 +259,7 @@ class ChatScreen(Screen[None]):
     async def submitted(self, event: Prompt.Submitted) -> None:
         command = parse_command(event.text)
         if command is not None and command.action is None:
-            self.query_one(Prompt).give_back(event.text)
+            self.prompt.give_back(event.text)
             self.tell(
                 f"There is no /{command.name}. /help lists the commands; "
                 "// at the start sends it as a prompt."
@@ -271,12 +276,12 @@ class ChatScreen(Screen[None]):
     async def send(self, text: str) -> None:
         """Queue a prompt; it goes out as soon as it can."""
         if len(text.encode(errors="replace")) > self._prompt_bytes_max:
-            self.query_one(Prompt).give_back(text)
+            self.prompt.give_back(text)
             limit = self._prompt_bytes_max // 1024
             self.tell(f"The prompt is longer than {limit} KiB. Shorten it.")
             return
         if self.session.conversation.add(text, self._model) is None:
-            self.query_one(Prompt).give_back(text)
+            self.prompt.give_back(text)
             self.tell(f"{QUEUE_MAX} prompts wait already. Wait, or take one back: Esc.")
             return
         await self._show_turns()
@@ -347,7 +352,7 @@ class ChatScreen(Screen[None]):
 
     def action_thinking(self) -> None:
         """Unfold or fold the thinking of the newest answer that has some."""
-        for view in reversed(self.query_one(Transcript).views):
+        for view in reversed(self.transcript.views):
             if view.turn.thinking:
                 view.toggle_thinking()
                 return
@@ -374,17 +379,17 @@ class ChatScreen(Screen[None]):
         await self.app.run_action("app.quit")
 
     async def action_earlier(self) -> None:
-        await self.query_one(Transcript).page_up()
+        await self.transcript.page_up()
 
     async def action_later(self) -> None:
-        await self.query_one(Transcript).page_down()
+        await self.transcript.page_down()
 
     async def action_follow(self) -> None:
-        await self.query_one(Transcript).to_end()
+        await self.transcript.to_end()
 
     def on_key(self, event: events.Key) -> None:
         """Typing goes to the prompt wherever the focus is."""
-        prompt = self.query_one(Prompt)
+        prompt = self.prompt
         if event.is_printable and event.character and not prompt.has_focus:
             event.stop()
             prompt.focus()
@@ -400,7 +405,7 @@ class ChatScreen(Screen[None]):
 
     def _use_model(self, name: str | None) -> None:
         self._model = name
-        self.query_one(TopBar).show_state(self._state, name)
+        self._top.show_state(self._state, name)
         known = {model.name for model in self._state.models}
         if name is None:
             self.tell("Any model may answer from now on.", "information")
@@ -411,12 +416,12 @@ class ChatScreen(Screen[None]):
 
     def _toggle(self, panel: str) -> None:
         widget = self.query_one(f"#{panel}")
-        is_seen = widget.display and self.query_one("#sidebar").display
+        is_seen = widget.display and self._sidebar.display
         self._panels[panel] = not is_seen
         self._show_panels()
 
     def _show_pill(self, is_following: bool) -> None:
-        self.query_one(".pill").display = not is_following
+        self._pill.display = not is_following
 
     def _failed(self) -> Turn | None:
         turns = reversed(self.session.conversation.turns)

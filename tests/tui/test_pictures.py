@@ -1,0 +1,183 @@
+"""Pictures of the app, compared with those in `__snapshots__`.
+
+They change with Textual and are made on the pinned version only:
+``pytest tests/tui/test_pictures.py --snapshot-update``, then look at each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+import pytest
+from textual.pilot import Pilot
+
+from peerchat.api import (
+    ApiError,
+    ErrorCode,
+    Fragment,
+    Phase,
+    Progress,
+    RateLimit,
+)
+from peerchat.testing.node import (
+    PROCESSOR_KEY,
+    SAMPLE_ANSWER,
+    ScriptedNode,
+    solo_state,
+    swarm_state,
+    whole,
+)
+from peerchat.tui.screens.login import LoginScreen
+from peerchat.tui.widgets.metrics import Sample
+
+from .conftest import chat_of, frame_text, open_app, prompt_of, say, settled, until
+
+SIZES = [(80, 24), (120, 40)]
+
+
+@dataclass
+class Picture:
+    """Takes one picture; the cursor stands still in all of them."""
+
+    compare: object
+    clock: object
+    size: tuple[int, int]
+
+    def take(self, node: ScriptedNode, act=None) -> None:
+        app = open_app(node, self.clock)
+
+        async def run(pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: node.is_started)
+            prompt_of(pilot).cursor_blink = False
+            await pilot.pause()
+            if act is not None:
+                await act(pilot)
+            await pilot.pause()
+
+        assert self.compare(app, terminal_size=self.size, run_before=run)
+
+
+@pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def picture(request, snap_compare, clock) -> Picture:
+    return Picture(snap_compare, clock, request.param)
+
+
+def test_first_open(picture) -> None:
+    picture.take(ScriptedNode(solo_state(account=None)))
+
+
+def test_connecting_with_a_prompt_that_waits(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, "Why is the sky blue?")
+
+    picture.take(ScriptedNode(solo_state(phase=Phase.CONNECTING, dht_nodes=0)), act)
+
+
+def test_chat_with_answer(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, "How do two peers find each other?")
+        await settled(pilot)
+
+    picture.take(ScriptedNode(script=deque([whole(SAMPLE_ANSWER)])), act)
+
+
+def test_streaming(picture) -> None:
+    steps = [
+        Progress("serving", peer=PROCESSOR_KEY, model="llama3.2:3b"),
+        Fragment("The user asks about peers. Keep it short.", is_thinking=True),
+        Fragment(SAMPLE_ANSWER[:330]),
+        asyncio.Event(),
+    ]
+
+    async def act(pilot) -> None:
+        await say(pilot, "How do two peers find each other?")
+        await until(pilot, lambda: "key up and" in frame_text(pilot.app))
+        await say(pilot, "And through a firewall?")
+
+    picture.take(ScriptedNode(script=deque([steps])), act)
+
+
+def test_login_with_error(picture) -> None:
+    refusal = ApiError(ErrorCode.UNAUTHORIZED, "Invalid credentials", status=401)
+
+    async def act(pilot) -> None:
+        await until(pilot, lambda: isinstance(pilot.app.screen, LoginScreen))
+        for field in pilot.app.screen.query("Input"):
+            field.cursor_blink = False
+        await pilot.press(*"ada@example.org", "enter", *"not-it-at-all", "enter")
+        await until(pilot, lambda: "Wrong email" in frame_text(pilot.app))
+
+    picture.take(ScriptedNode(swarm_state(account=None), login_error=refusal), act)
+
+
+def test_offline(picture) -> None:
+    problem = "No bootstrap node answers (3 tried)"
+    picture.take(ScriptedNode(swarm_state(phase=Phase.OFFLINE, problem=problem)))
+
+
+def test_limit_reached(picture) -> None:
+    refusal = ApiError(
+        ErrorCode.RATE_LIMITED, "Rate limit exceeded", status=429, retry_after_s=42
+    )
+    limit = RateLimit(0, 10, 42, 1.0)
+
+    async def act(pilot) -> None:
+        await say(pilot, "Hello?")
+        await settled(pilot)
+        await say(pilot, "One more question")
+        await until(pilot, lambda: "42 s left" in frame_text(pilot.app))
+
+    script = deque([whole("Hello!"), [refusal]])
+    picture.take(ScriptedNode(swarm_state(rate_limit=limit), script), act)
+
+
+def test_failure(picture) -> None:
+    refusal = ApiError(ErrorCode.NO_PROCESSOR, "No processor in this swarm answers")
+
+    async def act(pilot) -> None:
+        await say(pilot, "Is anybody there?")
+        await settled(pilot)
+
+    picture.take(ScriptedNode(script=deque([[refusal]])), act)
+
+
+def test_panels(picture) -> None:
+    async def act(pilot) -> None:
+        chat = chat_of(pilot)
+        for second in range(60):
+            rate = 30 + 20 * ((second * 7) % 11) / 11 if second > 20 else 0
+            chat._history.samples.append(
+                Sample(second % 9 == 4, second == 33, rate, 10 - second % 10)
+            )
+        if pilot.app.size.width < 100:
+            await pilot.press("f2", "f3")
+        chat.show_state(chat._state)
+
+    picture.take(ScriptedNode(), act)
+
+
+def test_help(picture) -> None:
+    async def act(pilot) -> None:
+        await pilot.press("f1")
+
+    picture.take(ScriptedNode(), act)
+
+
+def test_models(picture) -> None:
+    async def act(pilot) -> None:
+        await pilot.press("ctrl+o")
+        for field in pilot.app.screen.query("Input"):
+            field.cursor_blink = False
+
+    picture.take(ScriptedNode(), act)
+
+
+def test_light(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, "/theme")
+        await say(pilot, "How do two peers find each other?")
+        await settled(pilot)
+
+    picture.take(ScriptedNode(script=deque([whole(SAMPLE_ANSWER)])), act)
