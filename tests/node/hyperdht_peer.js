@@ -114,7 +114,7 @@ async function main () {
   say({ ready: true, host: '127.0.0.1', port: dht.address().port })
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const { id, op, ...rest } = JSON.parse(line)
-    ops[op](rest).then(answer => say({ id, ...answer }), error => say({ id, error: error.message, code: error.code }))
+    ops[op](rest).then(answer => say({ id, ...answer }), error => say({ id, error: error.message, code: error.code, cause: error.cause && error.cause.message }))
   }
 }
 main()

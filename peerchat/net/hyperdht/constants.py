@@ -50,6 +50,13 @@ class HandshakeError(IntEnum):
 DEFAULT_PORT = 49737
 """hyperdht's first choice of a server port."""
 
+PUBLIC_BOOTSTRAP = (
+    "88.99.3.86@node1.hyperdht.org:49737",
+    "142.93.90.113@node2.hyperdht.org:49737",
+    "138.68.147.8@node3.hyperdht.org:49737",
+)
+"""The public network's own nodes; used only when somebody asks for them."""
+
 K_ANNOUNCE = 3
 """How many of the closest nodes keep a server findable (announcer.js pickBest)."""
 
