@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from peerchat.net.env import Datagram, Datagrams, DatagramSocket, Env, Timer
+from peerchat.net.env import Clock, Datagram, Datagrams, DatagramSocket, Env, Timer
 from peerchat.net.errors import DhtUnreachable, NetError, RemoteProtocolError
 from peerchat.net.identity import Address, NodeId, Target
 
@@ -106,6 +106,10 @@ class DhtIo:
         self._tokens = Tokens(env.random.token_bytes(64))
         self._drains = 0
         self._drain_timer: Timer | None = None
+
+    @property
+    def clock(self) -> Clock:
+        return self._env.clock
 
     # Sockets
 

@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from peerchat.net.env import Timer
 from peerchat.net.errors import DhtUnreachable, NetError, RequestTimeout
 from peerchat.net.identity import Address, NodeId, Target
 
@@ -32,6 +33,11 @@ SLOW_CONCURRENCY = 3
 """Right after starting from remembered nodes: the closest get a chance to answer."""
 
 QUERY_RETRIES = 5
+
+GRACE_MIN_S = 0.05
+GRACE_MAX_S = 1.0
+"""How long the second try of slow nodes may take before a full result ends the query.
+The reference ends it at once, and then a lost packet costs a close node."""
 
 NODES_MAX = 2048
 """Addresses that one query remembers; a lookup among millions of nodes needs hundreds,
@@ -71,6 +77,7 @@ class _Visit:
     """One node being asked."""
 
     address: Address
+    distance: int
     request: PendingRequest | None = None
     is_slow: bool = False
 
@@ -120,6 +127,9 @@ class Query:
         self._to_ask: list[tuple[int, Address]] = []
         self._visits: set[_Visit] = set()
         self._slow = 0
+        self._rtt_max_s = 0.0
+        self._grace_timer: Timer | None = None
+        self._is_grace_over = False
         self._replies: deque[Response] = deque()
         self._news = asyncio.Event()
         self._error: NetError | None = None
@@ -209,6 +219,8 @@ class Query:
     def _stop_visiting(self) -> None:
         """Enough is known: forget the requests that are still under way."""
         self._is_visited = True
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
         visits, self._visits = self._visits, set()
         for visit in visits:
             if visit.request is not None:
@@ -326,7 +338,7 @@ class Query:
         base = SLOW_CONCURRENCY if self._is_slowed_down else self.concurrency
         while self._to_ask and len(self._visits) < base + self._slow:
             distance, address = heappop(self._to_ask)
-            if self._is_closer(distance) and not self._visit(address):
+            if self._is_closer(distance) and not self._visit(address, distance):
                 return
         if not self._has_used_table and not self.successes and not self.errors:
             self._is_slowed_down = True
@@ -337,7 +349,24 @@ class Query:
         """Nothing is under way, or only what is slow while there is enough."""
         if not self._visits:
             return True
-        return self._slow == len(self._visits) and len(self.closest_replies) >= K
+        if self._slow < len(self._visits) or len(self.closest_replies) < K:
+            return False
+        if self._is_grace_over:
+            return True
+        if not any(self._is_closer(visit.distance) for visit in self._visits):
+            return True
+        self._await_second_tries()
+        return False
+
+    def _await_second_tries(self) -> None:
+        if self._grace_timer is None:
+            clock = self._host.io.clock
+            grace_s = min(max(2 * self._rtt_max_s, GRACE_MIN_S), GRACE_MAX_S)
+            self._grace_timer = clock.call_at(clock.now() + grace_s, self._end_grace)
+
+    def _end_grace(self) -> None:
+        self._is_grace_over = True
+        self._ask_more()
 
     def _end_or_widen(self) -> None:
         if not self._has_used_table and self.successes < K / 4:
@@ -347,8 +376,8 @@ class Query:
         else:
             self._stop_visiting()
 
-    def _visit(self, address: Address) -> bool:
-        visit = _Visit(address)
+    def _visit(self, address: Address, distance: int) -> bool:
+        visit = _Visit(address, distance)
         try:
             visit.request = self._host.io.start_request(
                 address,
@@ -381,6 +410,8 @@ class Query:
         self._leave(visit)
         self._candidates[visit.address].state = _ANSWERED
         self.responses += 1
+        if not visit.is_slow:
+            self._rtt_max_s = max(self._rtt_max_s, response.rtt_s)
         is_success = response.error == ErrorCode.OK
         if is_success:
             self.successes += 1
