@@ -1,6 +1,6 @@
 """Two UDX machines over a bad network in virtual time.
 
-Every run is drawn from one number. `UDX_SIM_SEED=17 pytest tests/sim/test_udx_machines.py`
+Every run is drawn from one number. `UDX_SIM_SEED=17 pytest` on this file
 replays one, `UDX_SIM_SEEDS=2000` sweeps that many.
 """
 
