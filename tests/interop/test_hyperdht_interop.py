@@ -110,9 +110,13 @@ def start_node(node_peer):
 
 
 @contextlib.asynccontextmanager
-async def python_dht(bootstrap=(), **options) -> AsyncIterator[HyperDHT]:
+async def python_dht(
+    bootstrap=(), *, is_closed: bool = False, **options
+) -> AsyncIterator[HyperDHT]:
+    """A node of ours; ``is_closed`` makes it believe that a firewall is before it."""
     dht = HyperDHT(system_env(), bootstrap=bootstrap, host="127.0.0.1", **options)
     async with dht:
+        dht.node.io.is_firewalled |= is_closed
         yield dht
 
 
@@ -134,6 +138,14 @@ async def mixed_net(kinds: str, start_node) -> AsyncIterator[list[tuple[str, int
 
 
 NETS = ["pppp", "nnnn", "pnpn"]
+SIDES: dict[str, tuple[dict, dict]] = {
+    "default": ({}, {}),
+    "closed": ({"is_closed": True}, {}),
+    "open": ({"firewalled": False}, {"OPEN": 1}),
+    "we are open": ({"firewalled": False}, {}),
+    "they are open": ({"is_closed": True}, {"OPEN": 1}),
+}
+"""Options of ours and environment of theirs; npm's default on loopback is closed."""
 
 
 @pytest.mark.parametrize("kinds", NETS)
@@ -169,11 +181,10 @@ async def test_announce_lookup_and_find_peer_across(kinds, start_node):
         assert await dht.find_peer(record.public_key) is None
 
 
-@pytest.mark.parametrize("is_open", [False, True], ids=["lan", "open"])
+@pytest.mark.parametrize("sides", SIDES)
 @pytest.mark.parametrize("kinds", NETS)
-async def test_python_connects_to_node(kinds, is_open, start_node):
-    options = {"firewalled": False} if is_open else {}
-    environ = {"OPEN": 1} if is_open else {}
+async def test_python_connects_to_node(kinds, sides, start_node):
+    options, environ = SIDES[sides]
     async with (
         mixed_net(kinds, start_node) as bootstrap,
         python_dht(bootstrap, **options) as dht,
@@ -192,11 +203,10 @@ async def test_python_connects_to_node(kinds, is_open, start_node):
             assert connection.remote_public_key == key
 
 
-@pytest.mark.parametrize("is_open", [False, True], ids=["lan", "open"])
+@pytest.mark.parametrize("sides", SIDES)
 @pytest.mark.parametrize("kinds", NETS)
-async def test_node_connects_to_python(kinds, is_open, start_node):
-    options = {"firewalled": False} if is_open else {}
-    environ = {"OPEN": 1} if is_open else {}
+async def test_node_connects_to_python(kinds, sides, start_node):
+    options, environ = SIDES[sides]
     async with (
         mixed_net(kinds, start_node) as bootstrap,
         python_dht(bootstrap, **options) as dht,
@@ -222,29 +232,6 @@ async def test_node_connects_to_python(kinds, is_open, start_node):
             assert theirs["remote"] == server.public_key.hex()
             assert theirs["handshakeHash"] == connection.handshake_hash.hex()
             assert connection.remote_public_key == keys("client").public_key
-
-
-@pytest.mark.parametrize(("mine", "theirs"), [(False, True), (True, False)])
-async def test_connects_when_only_one_side_is_open(mine, theirs, start_node):
-    options = {"firewalled": False} if mine else {}
-    environ = {"OPEN": 1} if theirs else {}
-    async with (
-        mixed_net("pn", start_node) as bootstrap,
-        python_dht(bootstrap, **options) as dht,
-    ):
-        node, _ = await start_node(bootstrap, **environ)
-        answer = await node.call("listen", name="server", total=10)
-        connection = await dht.connect(PublicKey(bytes.fromhex(answer["publicKey"])))
-        assert (await exchange(connection, 10))["length"] == 10
-
-        accepted: asyncio.Queue[Connection] = asyncio.Queue()
-        server = dht.create_server(accepted.put_nowait)
-        await server.listen(keys("other server"))
-        call = asyncio.ensure_future(
-            node.call("connect", key=server.public_key.hex(), name="c", total=10)
-        )
-        assert (await exchange(await accepted.get(), 10))["length"] == 10
-        assert (await call)["length"] == 10
 
 
 async def test_64_mib_each_way_when_python_connects(start_node):
