@@ -34,6 +34,9 @@ SLOW_CONCURRENCY = 3
 
 QUERY_RETRIES = 5
 
+WIDENED_COUNT = 4 * K
+"""Nodes of our own table that a query with less than k replies goes back to."""
+
 GRACE_MIN_S = 0.05
 GRACE_MAX_S = 1.0
 """How long the second try of slow nodes may take before a full result ends the query.
@@ -139,6 +142,7 @@ class Query:
         self._has_used_table = False
         self._has_used_bootstrap = False
         self._is_slowed_down = False
+        self._is_widened = False
         for address in nodes or ():
             self._consider(Address(*address), None, is_given=True)
 
@@ -372,6 +376,12 @@ class Query:
         if not self._has_used_table and self.successes < K / 4:
             # Most of the remembered nodes failed.
             self._add_from_table()
+            self._ask_more()
+        elif len(self.closest_replies) < K and not self._is_widened:
+            # Among the closest that others name some are dead: we know farther ones.
+            self._is_widened = True
+            for entry in self._host.io.table.closest(self.target, WIDENED_COUNT):
+                self._consider(entry.address, None)
             self._ask_more()
         else:
             self._stop_visiting()
