@@ -167,6 +167,22 @@ def test_a_peer_whose_keep_alives_stop_is_given_up() -> None:
     run_virtual(main)
 
 
+def test_a_peer_that_ended_its_side_may_be_silent() -> None:
+    async def main() -> None:
+        a, b = memory_connection_pair(A, B)
+        await asyncio.sleep(60)
+        a.end()
+        assert await b.read() is None
+        await asyncio.sleep(600)
+        assert b.write(b"a late answer")
+        assert await a.read() == b"a late answer"
+        b.end()
+        await asyncio.gather(a.wait_closed(), b.wait_closed())
+        assert a.error is None
+
+    run_virtual(main)
+
+
 def test_a_peer_that_never_speaks_is_given_up() -> None:
     async def main() -> None:
         clock = SimClock()

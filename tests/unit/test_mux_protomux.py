@@ -4,8 +4,8 @@ import pytest
 
 from peerchat.net.encoding import encode_uint
 from peerchat.net.errors import LocalProtocolError, RemoteProtocolError
+from peerchat.net.mux.batch import BATCH_BYTES_MAX
 from peerchat.net.mux.protomux import (
-    BATCH_BYTES_MAX,
     CHANNELS_MAX,
     FRAME_BYTES_MAX,
     PENDING_BYTES_PAUSE,
@@ -260,6 +260,26 @@ def test_shutdown_closes_every_channel() -> None:
     assert a.heard == [("close", True)] * 2
     assert mine.is_closed
     assert a.create("r") is None
+
+
+def test_opening_on_a_connection_that_is_gone_closes_the_channel() -> None:
+    a = Side()
+    channel = a.channel()
+    a.mux.halt()
+    channel.open()
+    assert a.heard == [("close", True)]
+    assert a.frames == []
+
+
+def test_a_halted_mux_handles_nothing_more_of_the_frame_at_hand() -> None:
+    a, b, mine, theirs = opened_pair()
+    theirs._on_message = lambda kind, payload: (b.heard.append(kind), b.mux.halt())
+    a.mux.cork()
+    mine.send(1, b"")
+    mine.send(2, b"")
+    a.mux.uncork()
+    exchange(a, b)
+    assert b.heard == [1]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,9 @@ SILENCE_MAX_S = 30.0
 READ_QUEUE_BYTES_MAX = 256 * 1024
 """Above it the stream is paused until the application has read."""
 
+QUEUED_MESSAGE_BYTES = 64
+"""What a queued message counts on top of its bytes, so that tiny ones count too."""
+
 _TICKS_PER_KEEP_ALIVE = 4
 """Quiet is measured in ticks, so that a write costs no look at the clock."""
 
@@ -182,7 +185,6 @@ class Connection:
         if self.is_closed or self._has_ended:
             return
         self._has_ended = True
-        self._cancel_tick()
         self._stream.end()
 
     def destroy(self, error: Exception | None = None) -> None:
@@ -210,7 +212,7 @@ class Connection:
                 return None
             await self._wait()
         data = self._queue.popleft()
-        self._queue_bytes -= len(data)
+        self._queue_bytes -= len(data) + QUEUED_MESSAGE_BYTES
         self._resume_queue_maybe()
         return data
 
@@ -309,6 +311,7 @@ class Connection:
             return
         self._queue.extend(messages)
         self._queue_bytes += sum(map(len, messages))
+        self._queue_bytes += len(messages) * QUEUED_MESSAGE_BYTES
         if self._queue_bytes > READ_QUEUE_BYTES_MAX and not self._is_queue_paused:
             self._is_queue_paused = True
             self.pause_reading()
@@ -394,8 +397,8 @@ class Connection:
         if self._ticks_unwritten > _TICKS_PER_KEEP_ALIVE:
             self.write(b"")
         silence_s = self._ticks_unheard * self._keep_alive_s / _TICKS_PER_KEEP_ALIVE
-        is_listening = self._does_peer_keep_alive and not self._pause_count
-        if is_listening and silence_s > SILENCE_MAX_S:
+        is_expected = self._does_peer_keep_alive and not self._has_remote_ended
+        if is_expected and not self._pause_count and silence_s > SILENCE_MAX_S:
             self.destroy(ConnectionLost("timed out"))
 
     def _cancel_tick(self) -> None:

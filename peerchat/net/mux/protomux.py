@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from peerchat.net.encoding import Reader, encode_uint
 from peerchat.net.errors import DecodeError, LocalProtocolError, RemoteProtocolError
 
+from .batch import Batch
+
 CHANNELS_MAX = 4096
 """Channel numbers a peer may use; a peer runs some dozens of requests at once."""
 PENDING_BYTES_PAUSE = 32768
@@ -27,8 +29,6 @@ PENDING_BYTES_MAX = 32 * 1024 * 1024
 """What may still come in after the pause: a receive window and one largest frame."""
 PENDING_MESSAGE_BYTES = 512
 """What one pending message counts on top of its bytes, as in the reference."""
-BATCH_BYTES_MAX = 8 * 1024 * 1024
-"""protomux's MAX_BATCH: a corked batch is sent when it gets this large."""
 BATCH_DEPTH_MAX = 4
 """Batches inside batches are allowed by the format and made by nobody."""
 FRAME_BYTES_MAX = 2**24 - 1 - 17
@@ -127,7 +127,10 @@ class Channel:
         self._prefix = b""
 
     def open(self, handshake: bytes | None = None) -> None:
-        """Tell the peer; ``on_open`` follows, during this call if it was first."""
+        """Tell the peer; ``on_open`` follows, during this call if it was first.
+
+        On a connection that is gone, ``on_close`` follows instead.
+        """
         if self._local_id or self.is_closed:
             raise LocalProtocolError("the channel was opened before")
         self._mux._open(self, self._handshake if handshake is None else handshake)
@@ -179,10 +182,7 @@ class Protomux:
         self._pairings: dict[Key, _Pairing] = {}
         self._notify: dict[tuple[str, bytes | None], Callable[[bytes], None]] = {}
         self._cork_depth = 0
-        self._batch: list[bytes] = []
-        self._batch_count = 0
-        self._batch_bytes = 0
-        self._batch_channel = -1
+        self._batch = Batch()
 
     # What the owner of a channel calls.
 
@@ -246,7 +246,7 @@ class Protomux:
     def uncork(self) -> None:
         """Send what was gathered, once every `cork` is undone."""
         self._cork_depth -= 1
-        if self._cork_depth == 0 and self._batch_count:
+        if self._cork_depth == 0 and self._batch:
             self._flush()
 
     # What the stream below calls.
@@ -284,12 +284,14 @@ class Protomux:
         for channel in list(self._local):
             if channel is not None:
                 self._close(channel, is_remote=True)
-        self._batch.clear()
-        self._batch_count = self._batch_bytes = 0
+        self._batch = Batch()
 
     # Sending.
 
     def _open(self, channel: Channel, handshake: bytes) -> None:
+        if self.is_halted:
+            self._close(channel, is_remote=True)
+            return
         if self._free:
             index = self._free.pop()
         else:
@@ -334,30 +336,13 @@ class Protomux:
             self.is_drained = self._write(b"\0" + message)
 
     def _gather(self, local_id: int, message: bytes) -> None:
-        length = len(message)
-        if self._batch_bytes + length >= BATCH_BYTES_MAX and self._batch_count:
+        if not self._batch.has_room(len(message)):
             self._flush()
-        batch = self._batch
-        if local_id != self._batch_channel:
-            # The first entry names its channel, later ones switch with a length of 0.
-            batch.append(b"\0" if self._batch_count else b"")
-            batch.append(encode_uint(local_id))
-            self._batch_channel = local_id
-        batch.append(encode_uint(length))
-        batch.append(message)
-        self._batch_count += 1
-        self._batch_bytes += length + 2 * FRAME_HEADER_BYTES_MAX
+        self._batch.add(local_id, message)
 
     def _flush(self) -> None:
-        batch = self._batch
-        if self._batch_count == 1:
-            # Alone it needs no batch, and may be as long as a frame can be.
-            frame = batch[1] + batch[3]
-        else:
-            frame = b"\0\0" + b"".join(batch)
-        self._batch = []
-        self._batch_count = self._batch_bytes = 0
-        self._batch_channel = -1
+        frame = self._batch.frame()
+        self._batch = Batch()
         self.is_drained = self._write(frame)
 
     # Receiving.
@@ -499,7 +484,8 @@ class Protomux:
         pending, remote.pending = remote.pending, None
         for message_type, payload in pending or ():
             self._pending_bytes -= len(payload) + PENDING_MESSAGE_BYTES
-            if channel._on_message is not None and not channel.is_closed:
+            is_listening = not (channel.is_closed or self.is_halted)
+            if is_listening and channel._on_message is not None:
                 channel._on_message(message_type, payload)
         self._resume_maybe()
 

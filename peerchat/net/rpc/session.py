@@ -36,6 +36,8 @@ QUEUED_REQUEST_BYTES = 256
 """What a queued request counts on top of its value."""
 VALUE_BYTES_MAX = 8 * 1024 * 1024
 """Of a request's value; as much as the reference puts into one batch."""
+ERROR_CHARS_MAX = 4096
+"""Of an exception's message; nobody reads more."""
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to end its side after this side ended."""
 
@@ -284,11 +286,12 @@ class RpcSession:
             self._fail(request_id, self._request_error(error))
 
     def _request_error(self, error: BaseException) -> rpc.Failure:
+        text = str(error)[:ERROR_CHARS_MAX] or type(error).__name__
         code = getattr(error, "code", "")
         return rpc.Failure(
             "Request failed",
             rpc.REQUEST_ERROR,
-            str(error) or type(error).__name__,
+            text.encode("utf-8", "replace").decode(),
             code if isinstance(code, str) else "",
         )
 
