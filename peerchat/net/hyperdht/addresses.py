@@ -71,15 +71,14 @@ def is_bogon(host: str) -> bool:
     return is_private(host) or is_reserved(host)
 
 
-def is_usable(address: Address) -> bool:
-    """Something a datagram can be sent to."""
-    return 0 < address.port < 65536 and not is_reserved(address.host)
+def usable(addresses: Iterable[Address]) -> list[Address]:
+    """Those that a datagram can be sent to; the others are somebody's mistake."""
+    return [one for one in addresses if one.port and not is_reserved(one.host)]
 
 
 def first_public(addresses: Iterable[Address], otherwise: Address) -> Address:
     """The first address that is routed everywhere (connect.js)."""
-    usable = (one for one in addresses if one.port and not is_bogon(one.host))
-    return next(usable, otherwise)
+    return next((a for a in usable(addresses) if not is_private(a.host)), otherwise)
 
 
 def match_address(own: Sequence[Address], remote: Sequence[Address]) -> Address | None:

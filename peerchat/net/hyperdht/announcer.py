@@ -95,11 +95,11 @@ class Announcer:
         self.relay_addresses = ()
 
     async def _ping_rounds(self) -> None:
-        self._refresh.clear()
         for _ in range(PING_ROUNDS):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PING_INTERVAL_S):
                     await self._refresh.wait()
+                self._refresh.clear()
                 return
             relays = self._generations[-1]
             active = await self._count_active(relays)

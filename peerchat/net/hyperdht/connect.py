@@ -9,6 +9,7 @@ Source: hyperdht/lib/connect.js; docs/PROTOCOL.md sections 5.5 and 5.6.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from peerchat.net.errors import (
 )
 from peerchat.net.identity import Address, PublicKey
 
-from .addresses import first_public, is_reserved, local_addresses, match_address
+from .addresses import first_public, local_addresses, match_address, usable
 from .constants import Command, Firewall, HandshakeError, Mode
 from .discard import discard_stream
 from .handshake import NoiseWrap
@@ -66,6 +67,9 @@ HANDSHAKE_TIMEOUT_S = 30.0
 
 OPEN_TIMEOUT_S = 10.0
 """For the first packet of the server, as in hyperdht."""
+
+PASSIVE_WAIT_S = 3.0
+"""For a server to come to our open port: twice the time UDX takes to try again."""
 
 LAN_PING_RETRIES = 1
 """An address on our own network answers at once or never."""
@@ -315,9 +319,11 @@ class Connector:
         is_punchable = payload.holepunch is not None and payload.holepunch.relays
         if payload.firewall == Firewall.OPEN or not is_punchable:
             return Path(node.socket, self._open_address(route))
-        if self._is_open:
-            return await self._wait_for_server()
-        return await self._try_lan(route) or Path(route.socket, route.server_address)
+        return (
+            await self._wait_for_server()
+            or await self._try_lan(route)
+            or Path(route.socket, route.server_address)
+        )
 
     def _open_address(self, route: Route) -> Address:
         """Of a server that everybody reaches."""
@@ -328,22 +334,16 @@ class Connector:
         return first_public(route.payload.addresses4, seen)
 
     def _lan_address(self, route: Route) -> Address | None:
-        named = [
-            address
-            for address in route.payload.addresses4
-            if address.port and not is_reserved(address.host)
-        ]
+        named = usable(route.payload.addresses4)
         own = local_addresses(self._node.address)
         return match_address(own, named) or (named[0] if named else None)
 
-    async def _wait_for_server(self) -> Path:
-        """We said that we are open, so it is the server that connects."""
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                await self._heard.wait()
-        except TimeoutError:
-            raise self._unreachable("it sent nothing to our open port") from None
-        assert self._heard_from is not None
+    async def _wait_for_server(self) -> Path | None:
+        """If we said that we are open, the server should be the one to connect."""
+        if self._is_open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PASSIVE_WAIT_S):
+                    await self._heard.wait()
         return self._heard_from
 
     async def _try_lan(self, route: Route) -> Path | None:

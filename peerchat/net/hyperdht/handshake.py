@@ -54,10 +54,11 @@ class NoiseWrap:
     def receive_untrusted(self, message: bytes) -> NoisePayload:
         """The peer's payload; raises `RemoteProtocolError`.
 
-        A message that fails leaves no trace: a relay that forges an answer must not
-        spoil the one that comes through another relay.
+        To a client a message that fails leaves no trace: a relay that forges an answer
+        must not spoil the one that comes through another relay.
         """
-        attempt = copy.deepcopy(self._noise)
+        is_client = self._noise.is_initiator
+        attempt = copy.deepcopy(self._noise) if is_client else self._noise
         payload = decode_noise_payload_untrusted(
             attempt.read_message_untrusted(message)
         )

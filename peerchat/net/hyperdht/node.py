@@ -280,6 +280,8 @@ class HyperDHT:
             DhtUnreachable: no DHT node answers.
         """
         target = hash_target(public_key)
+        if self.router.record_of(target) is not None:
+            return PeerRecord(public_key, self._known_ways(public_key))
         async with self.node.query(Command.FIND_PEER, target) as query:
             async for reply in query:
                 try:

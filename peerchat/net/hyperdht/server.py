@@ -32,7 +32,7 @@ from peerchat.net.errors import (
 )
 from peerchat.net.identity import Address, PublicKey, Target
 
-from .addresses import local_addresses
+from .addresses import local_addresses, match_address, usable
 from .announcer import Announcer
 from .constants import Firewall, HandshakeError
 from .discard import discard_stream
@@ -180,8 +180,14 @@ class Server:
         except BaseException:
             await self.close()
             raise
-        if not self._is_closed:
-            self._announcing = self._host.spawn(self._announcer.run())
+        await self._stay_announced(self._announcer)
+
+    async def _stay_announced(self, announcer: Announcer) -> None:
+        if self._is_closed:
+            # It was closed meanwhile, when there was nothing to withdraw yet.
+            await announcer.stop()
+        else:
+            self._announcing = self._host.spawn(announcer.run())
 
     async def close(self) -> None:
         """Take no more connections and withdraw the announcement; idempotent.
@@ -365,11 +371,19 @@ class Server:
         """Connect to a client whose address is known to be good, else wait for it."""
         if peer_address is None:
             self._bind(state, request.socket, request.from_address)
-        elif not is_worth_asking(peer_address, request.from_address):
             return
-        elif payload.firewall == Firewall.OPEN:
-            self._bind(state, self._host.node.socket, peer_address)
-        else:
+        is_seen_rightly = is_worth_asking(peer_address, request.from_address)
+        if payload.firewall == Firewall.OPEN:
+            # A relay on the client's own machine sees it on the loopback address.
+            own = local_addresses(self._host.node.address)
+            address = (
+                peer_address
+                if is_seen_rightly
+                else match_address(own, usable(payload.addresses4))
+            )
+            if address is not None:
+                self._bind(state, self._host.node.socket, address)
+        elif is_seen_rightly:
             # The client writes to where this request arrived. One byte the other way
             # lets its packets through a stateful firewall in front of us; as in
             # hyperdht, everybody ignores datagrams of one byte.
