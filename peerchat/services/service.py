@@ -1,0 +1,182 @@
+"""One role of this process as others see it: methods, prompts, an announcement.
+
+Made by `Swarm.serve`. The announcement is renewed until `Service.withdraw`; after that
+nobody new finds the role, and what runs may finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+from peerchat.api import ApiError, ErrorCode, Role
+from peerchat.net.crypto.primitives import KeyPair
+from peerchat.net.driver.connection import Connection
+from peerchat.net.errors import NetError
+from peerchat.net.identity import PublicKey, Target
+from peerchat.net.rpc.server import RpcServer
+from peerchat.net.rpc.session import Handler, RpcSession
+from peerchat.settings import PROMPT_BYTES_MAX
+
+from .dht_face import Dht
+from .messages import encode, thrown
+from .prompt_stream import PromptHandler, PromptStreamServer
+from .tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+Method = Callable[[bytes, str], Awaitable[object]]
+"""Takes a request's bytes and the caller's public key (hex), gives a JSON value."""
+
+RENEW_S = 4 * 60.0
+RENEW_JITTER_S = 30.0
+"""Nodes forget after 13 minutes at the soonest; this outlives two lost rounds, and
+finds its way back soon when the node that knew us was restarted."""
+
+RENEW_RETRY_S = 5.0
+RENEW_RETRY_MAX_S = 60.0
+
+WITHDRAW_TIMEOUT_S = 4.0
+"""Withdrawing is a courtesy to those who look us up; closing must not hang on it."""
+
+
+class Service:
+    """A role that listens and is announced."""
+
+    def __init__(
+        self,
+        dht: Dht,
+        role: Role,
+        key_pair: KeyPair,
+        topic: Target,
+        methods: Mapping[str, Method],
+        prompts: PromptHandler | None,
+        prompt_bytes_max: int = PROMPT_BYTES_MAX,
+    ) -> None:
+        self.role = role
+        self.public_key: PublicKey = key_pair.public_key
+        self._dht = dht
+        self._key_pair = key_pair
+        self._topic = topic
+        self._prompts = (
+            None
+            if prompts is None
+            else PromptStreamServer(prompts, prompt_bytes_max=prompt_bytes_max)
+        )
+        self._server = RpcServer(dht, on_connection=self._connected)
+        for name, method in methods.items():
+            self._server.respond(name, self._handler(name, method))
+        self._tasks = Tasks()
+        self._is_draining = False
+        self._is_announced = False
+        self._is_closed = False
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def active(self) -> int:
+        """Prompts and calls being worked on."""
+        return self._calls + (self._prompts.active if self._prompts else 0)
+
+    @property
+    def connections(self) -> int:
+        """Peers connected to this role."""
+        return len(self._server.sessions)
+
+    async def start(self) -> None:
+        """Listen, and announce; returns once peers can find the role.
+
+        Raises:
+            NetError: it could not be announced.
+        """
+        await self._server.listen(self._key_pair)
+        await self._dht.announce(self._topic, self._key_pair)
+        self._is_announced = True
+        self._tasks.start(self._renew())
+
+    async def withdraw(self) -> None:
+        """Take the announcement back; idempotent, never raises."""
+        if not self._is_announced:
+            return
+        self._is_announced = False
+        await self._tasks.close()
+        with suppress(NetError, TimeoutError):
+            async with asyncio.timeout(WITHDRAW_TIMEOUT_S):
+                await self._dht.unannounce(self._topic, self._key_pair)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new and wait for what runs, at most so long."""
+        self._is_draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                if self._prompts is not None:
+                    await self._prompts.drain(timeout_s)
+                await self._idle.wait()
+
+    async def close(self) -> None:
+        """Withdraw, cut off what runs, close every connection; idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._is_draining = True
+        await self.withdraw()
+        await self._tasks.close()
+        if self._prompts is not None:
+            await self._prompts.close()
+        await self._server.close()
+
+    def _connected(self, connection: Connection) -> None:
+        if self._prompts is not None:
+            self._prompts.attach(connection)
+
+    def _handler(self, name: str, method: Method) -> Handler:
+        async def handle(body: bytes, session: RpcSession) -> bytes:
+            self._calls += 1
+            self._idle.clear()
+            try:
+                if self._is_draining:
+                    raise stopping()
+                return encode(await method(body, session.remote_public_key.hex()))
+            except ApiError as error:
+                return thrown(error)
+            except Exception as error:
+                logger.exception("%s: method %s failed", self.role, name)
+                return thrown(error)
+            finally:
+                self._calls -= 1
+                if self._calls == 0:
+                    self._idle.set()
+
+        return handle
+
+    async def _renew(self) -> None:
+        retry_s = RENEW_RETRY_S
+        wait_s = _renewal_s()
+        while True:
+            await asyncio.sleep(wait_s)
+            try:
+                await self._dht.announce(self._topic, self._key_pair)
+            except NetError as error:
+                logger.warning("%s could not be announced again: %s", self.role, error)
+                wait_s = retry_s
+                retry_s = min(retry_s * 2, RENEW_RETRY_MAX_S)
+            else:
+                wait_s, retry_s = _renewal_s(), RENEW_RETRY_S
+
+
+def _renewal_s() -> float:
+    return RENEW_S + random.uniform(0, RENEW_JITTER_S)
+
+
+def stopping() -> ApiError:
+    """This peer shuts down; another one may do."""
+    return ApiError(
+        ErrorCode.STOPPED,
+        "This peer is shutting down; ask another one.",
+        status=503,
+        retry_after_s=1,
+    )

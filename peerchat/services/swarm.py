@@ -1,0 +1,343 @@
+"""Topics and peers: who serves a role, calls to them, and the roles of this process.
+
+A swarm stands on a DHT. What a lookup found is kept for five minutes at most; a peer
+that fails is dropped at once, and comes last for a while when it is found again: nodes
+of the DHT list a dead peer for up to twenty minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from peerchat.api import ApiError, ErrorCode, PromptRequest, Role
+from peerchat.net.crypto.primitives import hash_target
+from peerchat.net.errors import (
+    ConnectFailed,
+    DhtUnreachable,
+    NetError,
+    RequestTimeout,
+    RpcRemoteError,
+)
+from peerchat.net.identity import PublicKey, Target
+from peerchat.net.rpc.client import RpcClient
+from peerchat.net.rpc.session import RpcSession
+from peerchat.sanitize import display_line
+from peerchat.settings import PROMPT_BYTES_MAX
+
+from .dht_face import Dht
+from .identity import Identity
+from .messages import encode
+from .prompt_stream import PromptHandler, PromptStreamClient
+from .service import Method, Service
+from .swarm_answer import SwarmAnswer
+
+logger = logging.getLogger(__name__)
+
+FOUND_KEPT_S = 5 * 60.0
+"""The contract's limit for the result of a lookup."""
+
+FOUND_MAX = 256
+"""Peers of one role that are remembered; nobody asks more of them than a few."""
+
+FAILED_KEPT_S = 60.0
+FAILED_MAX = 1024
+"""Peers that failed lately; as many as lookups of all roles can give."""
+
+CONNECT_TIMEOUT_S = 15.0
+"""To shake hands and open; a peer that needs longer is as good as gone."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """Who serves a role."""
+
+    keys: list[PublicKey]
+    until_s: float
+
+
+class Swarm:
+    """Everything a client or a role needs of its swarm.
+
+    Args:
+        dht: started by the caller, and closed by the caller after this.
+        identity: its key pairs are those of the roles and of this client.
+        preferred: roles' keys to try first, such as those of this home.
+    """
+
+    def __init__(
+        self,
+        dht: Dht,
+        identity: Identity,
+        *,
+        preferred: Mapping[Role, PublicKey] | None = None,
+        prompt_bytes_max: int = PROMPT_BYTES_MAX,
+    ) -> None:
+        self.identity = identity
+        self._dht = dht
+        self._preferred = dict(preferred or {})
+        self._prompt_bytes_max = prompt_bytes_max
+        self._rpc = RpcClient(dht, key_pair=identity.key_pair("client"))
+        self._streams: WeakKeyDictionary[RpcSession, PromptStreamClient] = (
+            WeakKeyDictionary()
+        )
+        self._found: dict[Role, _Found] = {}
+        self._lookups: dict[Role, asyncio.Task[list[PublicKey]]] = {}
+        self._failed: OrderedDict[PublicKey, float] = OrderedDict()
+        self._services: dict[Role, Service] = {}
+
+    @property
+    def services(self) -> Sequence[Service]:
+        """The roles that this process serves now."""
+        return tuple(self._services.values())
+
+    @property
+    def public_key(self) -> PublicKey:
+        """Who this process is as a client."""
+        return self.identity.key_pair("client").public_key
+
+    def is_self(self, key: PublicKey) -> bool:
+        """Whether a role of this process listens under the key."""
+        return any(service.public_key == key for service in self._services.values())
+
+    # Serving
+
+    async def serve(
+        self,
+        role: Role,
+        methods: Mapping[str, Method],
+        prompts: PromptHandler | None = None,
+    ) -> Service:
+        """Listen and announce; returns once others can find the role.
+
+        The caller closes the service.
+
+        Raises:
+            NetError: it cannot be announced.
+        """
+        service = Service(
+            self._dht,
+            role,
+            self.identity.role_key_pair(role),
+            topic_of(role),
+            methods,
+            prompts,
+            self._prompt_bytes_max,
+        )
+        try:
+            await service.start()
+        except BaseException:
+            await service.close()
+            raise
+        self._services[role] = service
+        self._found.pop(role, None)
+        return service
+
+    async def withdraw(self) -> None:
+        """Take back every announcement; the roles go on for who knows them."""
+        async with asyncio.TaskGroup() as group:
+            for service in self._services.values():
+                group.create_task(service.withdraw())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new, and wait for what runs, at most so long."""
+        async with asyncio.TaskGroup() as group:
+            for service in self._services.values():
+                group.create_task(service.drain(timeout_s))
+
+    # Finding
+
+    async def find(self, role: Role) -> list[PublicKey]:
+        """The peers of a role: own and preferred first, those that failed last.
+
+        Raises:
+            DhtUnreachable: no DHT node answers.
+        """
+        now_s = asyncio.get_running_loop().time()
+        found = self._found.get(role)
+        if found is None or found.until_s <= now_s or not found.keys:
+            keys = await self._look_up(role)
+        else:
+            keys = found.keys
+        self._forget_failures(now_s)
+        return sorted(keys, key=lambda key: self._rank(role, key))
+
+    def drop(self, role: Role, key: PublicKey) -> None:
+        """Forget a peer that failed, until a new lookup gives it."""
+        found = self._found.get(role)
+        if found is not None and key in found.keys:
+            found.keys.remove(key)
+        self._failed[key] = asyncio.get_running_loop().time()
+        self._failed.move_to_end(key)
+        while len(self._failed) > FAILED_MAX:
+            self._failed.popitem(last=False)
+
+    async def _look_up(self, role: Role) -> list[PublicKey]:
+        """One lookup for all who want it now."""
+        task = self._lookups.get(role)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._lookup(role))
+            self._lookups[role] = task
+            task.add_done_callback(lambda done: self._looked_up(role, done))
+        return await asyncio.shield(task)
+
+    def _looked_up(self, role: Role, task: asyncio.Task[list[PublicKey]]) -> None:
+        self._lookups.pop(role, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it
+
+    async def _lookup(self, role: Role) -> list[PublicKey]:
+        records = await self._dht.lookup(topic_of(role))
+        keys = list(dict.fromkeys(record.public_key for record in records))
+        random.shuffle(keys)
+        del keys[FOUND_MAX:]
+        until_s = asyncio.get_running_loop().time() + FOUND_KEPT_S
+        self._found[role] = _Found(keys, until_s)
+        return keys
+
+    def _rank(self, role: Role, key: PublicKey) -> tuple[bool, bool]:
+        is_near = self.is_self(key) or self._preferred.get(role) == key
+        return key in self._failed, not is_near
+
+    def _forget_failures(self, now_s: float) -> None:
+        while self._failed:
+            key, at_s = next(iter(self._failed.items()))
+            if now_s - at_s < FAILED_KEPT_S:
+                return
+            del self._failed[key]
+
+    # Calling
+
+    async def request(
+        self, key: PublicKey, method: str, body: object, timeout_s: float
+    ) -> object:
+        """Call a unary method with a JSON body; gives what its JSON says.
+
+        Raises:
+            NetError: the peer cannot be reached (`ConnectFailed`), was lost, or did
+                not answer in time.
+            ApiError: it refused the method, or answered with something else.
+        """
+        try:
+            answer = await self._rpc.request(
+                key, method, encode(body), timeout_s=timeout_s
+            )
+        except RpcRemoteError as error:
+            raise ApiError(
+                ErrorCode.INTERNAL,
+                f"The peer refused {method}: {display_line(str(error))}",
+                status=502,
+            ) from error
+        except NetError:
+            self._note_failure(key)
+            raise
+        self._failed.pop(key, None)
+        try:
+            decoded: object = msgspec.json.decode(answer or b"null")
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise ApiError(
+                ErrorCode.INTERNAL,
+                f"The peer's answer to {method} is no JSON; ask another one.",
+                status=502,
+            ) from error
+        return decoded
+
+    def ask(
+        self,
+        key: PublicKey,
+        request: PromptRequest,
+        token: str = "",
+        *,
+        role: Role = Role.GATEWAY,
+        user: str = "",
+    ) -> SwarmAnswer:
+        """Begin an answer; every failure is an `ApiError` of its iteration.
+
+        A peer that does not know ``peerchat/stream`` is asked by the unary method of
+        its role.
+
+        Args:
+            token: of the user, for a gateway.
+            role: what the peer is.
+            user: tells a gateway's users apart, for a processor.
+        """
+        return SwarmAnswer(self, key, request, token, role, user)
+
+    async def session(self, key: PublicKey) -> RpcSession:
+        """A held connection; `release` it.
+
+        Raises:
+            NetError: the peer cannot be reached.
+        """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await self._rpc.session(key, hold=True)
+        except TimeoutError:
+            self._note_failure(key)
+            raise ConnectFailed(f"{key.hex()} did not open in time") from None
+        except NetError:
+            self._note_failure(key)
+            raise
+
+    def stream_of(self, session: RpcSession) -> PromptStreamClient:
+        """The asking end of ``peerchat/stream`` on a connection."""
+        stream = self._streams.get(session)
+        if stream is None:
+            stream = self._streams[session] = PromptStreamClient(session)
+        return stream
+
+    async def close(self) -> None:
+        """Close every service and connection; leaves the DHT to its owner."""
+        for service in list(self._services.values()):
+            await service.close()
+        self._services.clear()
+        lookups = list(self._lookups.values())
+        for task in lookups:
+            task.cancel()
+        await asyncio.gather(*lookups, return_exceptions=True)
+        await self._rpc.close()
+
+    def _note_failure(self, key: PublicKey) -> None:
+        for role in Role:
+            found = self._found.get(role)
+            if found is not None and key in found.keys:
+                self.drop(role, key)
+
+
+def topic_of(role: Role) -> Target:
+    """Where a role of an open swarm is announced."""
+    return hash_target(role.value.encode())
+
+
+def api_error_of(error: NetError, whom: str = "The peer") -> ApiError:
+    """A failure of the network for those who know only `ApiError`."""
+    if isinstance(error, DhtUnreachable):
+        return ApiError(
+            ErrorCode.DHT_UNREACHABLE,
+            "No DHT node answers: check the network and --bootstrap HOST:PORT.",
+            status=503,
+            retry_after_s=10,
+        )
+    if isinstance(error, RequestTimeout):
+        return ApiError(
+            ErrorCode.TIMEOUT, f"{whom} did not answer in time; try again.", status=504
+        )
+    if isinstance(error, ConnectFailed):
+        return ApiError(
+            ErrorCode.PEER_LOST, f"{whom} cannot be reached; try again.", status=502
+        )
+    if isinstance(error, RpcRemoteError):
+        said = display_line(str(error))
+        return ApiError(ErrorCode.INTERNAL, f"{whom} failed: {said}", status=502)
+    return ApiError(
+        ErrorCode.PEER_LOST,
+        f"The connection to {whom[0].lower()}{whom[1:]} was lost; ask again.",
+        status=502,
+    )
