@@ -10,47 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
 from peerchat.net.encoding import Writer
-from peerchat.net.env import Datagrams, DatagramSocket, Env, Timer
+from peerchat.net.env import Datagrams, DatagramSocket, Env
 from peerchat.net.errors import DhtUnreachable, NetError
 from peerchat.net.identity import KEY_BYTES, Address, NodeId, Target
 
 from .addresses import parse_bootstrap
 from .bootstrap import BootstrapResolver, Resolve, resolve_ipv4
-from .health import Health, HealthMonitor
+from .health import Health
 from .internal import InternalCommands
 from .io import DhtIo
 from .messages import Command, ErrorCode
-from .neighbours import OLD_TICKS, Neighbours
+from .neighbours import Neighbours
 from .pending import RETRIES, TRY_TIMEOUT_S, PendingRequest, Response
 from .query import CONCURRENCY, QUERY_RETRIES, Commit, Query
 from .reachability import Reachability
 from .request import IncomingRequest
 from .statistics import CommandStatistics, DhtStatistics
-from .table import K, Table
+from .table import Table
+from .upkeep import Upkeep, ticks_with_offset
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 5.0
-SLEPT_S = 3 * TICK_S
-"""A longer gap between two ticks means that the machine slept."""
-
-STABLE_TICKS = 240
-"""20 minutes up before a node becomes persistent by itself."""
-
-STABLE_TICKS_AGAIN = 3 * STABLE_TICKS
-FORCED_RETRY_TICKS = 12
-"""A node that has to be persistent tries again each minute."""
-
-REFRESH_TICKS = 60
-"""5 minutes without a query before the table is refreshed by one."""
-
 BACKGROUND_CONCURRENCY = 2
-DOWN_HINTS_PER_TICK_MAX = 50
 FIREWALL_PROBE_WAIT_S = 1.0
 """How long starting waits at most for the first sign that we are not firewalled."""
 
@@ -110,20 +96,11 @@ class DhtNode:
         self._on_request = on_request or _unknown
         self._on_network_update = on_network_update or _nothing
         self._is_forced = ephemeral is False
-        self._is_adaptive = ephemeral is None
         self._is_started = False
         self._is_closed = False
-        self._is_bootstrapped = False
         self._is_telling = False
         self._queries = 0
         self._queries_active = 0
-        self._health = HealthMonitor()
-        self._down_hints_sent = 0
-        self._stable_ticks = STABLE_TICKS
-        self._refresh_ticks = self._offset(REFRESH_TICKS)
-        self._last_checked_host: str | None = None
-        self._last_tick_unix_ms = 0
-        self._tick_timer: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._refreshing: asyncio.Task[None] | None = None
         bootstrap_nodes = [parse_bootstrap(node) for node in bootstrap]
@@ -149,17 +126,25 @@ class DhtNode:
             self._network_changed,
         )
         self._neighbours = Neighbours(
-            self._io, self._offset(100), self._reachability.sample
+            self._io, ticks_with_offset(env.random, 100), self._reachability.sample
         )
         self._reachability.neighbours = self._neighbours
         self._internal = InternalCommands(env.clock, self._neighbours)
+        self._upkeep = Upkeep(
+            env,
+            self._io,
+            self._neighbours,
+            is_forced=self._is_forced,
+            is_adaptive=ephemeral is None,
+            nat_host=lambda: self.nat_host,
+            become_persistent=lambda: self._spawn(self._become_persistent),
+            refresh=self.refresh,
+            on_wake_up=self._bootstrap.forget,
+            on_change=self._network_changed,
+        )
         for address in reversed(nodes):
             self._neighbours.add(Address(*address))
         self._has_nodes = len(nodes) > 0
-
-    def _offset(self, ticks: int) -> int:
-        """Up to half sooner, so that not all nodes of a network do it at once."""
-        return ticks - self._env.random.randbelow(max(1, ticks // 2))
 
     # Life
 
@@ -177,7 +162,7 @@ class DhtNode:
         try:
             await self._io.bind()
             self._claim_own_address()
-            self._schedule_tick()
+            self._upkeep.start()
             await self._join()
         except BaseException:
             await self.close()
@@ -186,8 +171,7 @@ class DhtNode:
     async def close(self) -> None:
         """Fail what is under way, close the sockets, leave nothing; idempotent."""
         self._is_closed = True
-        if self._tick_timer is not None:
-            self._tick_timer.cancel()
+        self._upkeep.close()
         self._internal.close()
         self._io.close()
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
@@ -237,7 +221,7 @@ class DhtNode:
 
     @property
     def health(self) -> Health:
-        return self._health.state
+        return self._upkeep.health
 
     @property
     def socket(self) -> DatagramSocket:
@@ -400,7 +384,7 @@ class DhtNode:
             retries: tries after the first, for each node.
             internal: see `request`.
         """
-        self._refresh_ticks = REFRESH_TICKS
+        self._upkeep.query_started()
         return Query(
             self,
             target,
@@ -426,9 +410,8 @@ class DhtNode:
         return await self._bootstrap.addresses()
 
     def send_down_hint(self, to: Address, down: Address) -> None:
-        if self._down_hints_sent >= DOWN_HINTS_PER_TICK_MAX:
+        if not self._upkeep.may_send_down_hint():
             return
-        self._down_hints_sent += 1
         value = Writer().ipv4(down).getvalue()
         with contextlib.suppress(DhtUnreachable):
             self._io.start_request(to, Command.DOWN_HINT, is_internal=True, value=value)
@@ -464,7 +447,7 @@ class DhtNode:
                 break
             if not await self._reachability.update(only_firewall=only_firewall):
                 break
-        self._is_bootstrapped = True
+        self._upkeep.is_bootstrapped = True
         self._neighbours.can_test_full_rows = True
 
     async def _look_around(self) -> bool:
@@ -485,6 +468,7 @@ class DhtNode:
         finally:
             if probe is not None:
                 probe.cancel()
+                await asyncio.gather(probe, return_exceptions=True)
 
     def _why_unreachable(self) -> str:
         names = ", ".join(str(node) for node in self._bootstrap.nodes)
@@ -520,7 +504,7 @@ class DhtNode:
     def refresh(self) -> None:
         """Look around a known node in the background; one at a time."""
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = self._spawn(self._refresh())
+            self._refreshing = self._spawn(self._refresh)
 
     async def _refresh(self) -> None:
         target: bytes = self._io.table.id
@@ -572,78 +556,11 @@ class DhtNode:
         if pending.to_id is not None:
             self._neighbours.timed_out(pending.to_id)
 
-    # Ticks
-
-    def _schedule_tick(self) -> None:
-        self._last_tick_unix_ms = self._env.clock.unix_ms()
-        when_s = self._env.clock.now() + TICK_S
-        self._tick_timer = self._env.clock.call_at(when_s, self._on_tick)
-
-    def _on_tick(self) -> None:
-        # Monotonic clocks may stand still while the machine sleeps.
-        gap_s = (self._env.clock.unix_ms() - self._last_tick_unix_ms) / 1000
-        self._schedule_tick()
-        if gap_s > SLEPT_S:
-            self._woke_up()
-        else:
-            self._neighbours.tick += 1
-        if self._is_bootstrapped:
-            self._tend_id()
-            self._tend_table()
-            self._tend_health()
-
-    def _woke_up(self) -> None:
-        """All that we knew is old; the network may be another one."""
-        tick = self._neighbours.tick + 2 * OLD_TICKS
-        # Pings follow in two ticks, when the network is up again.
-        self._neighbours.tick = tick + 8 - (tick & 7) - 2
-        self._stable_ticks = STABLE_TICKS_AGAIN
-        self._refresh_ticks = 1
-        self._last_checked_host = None
-        self._health = HealthMonitor()
-        self._bootstrap.forget()
-        if self._is_adaptive:
-            self._io.is_ephemeral = True
-        self._network_changed()
-
-    def _tend_id(self) -> None:
-        if not self.is_ephemeral or not (self._is_adaptive or self._is_forced):
-            return
-        self._stable_ticks -= 1
-        if self._is_forced:
-            self._stable_ticks = min(self._stable_ticks, FORCED_RETRY_TICKS)
-        if self._stable_ticks > 0:
-            return
-        self._stable_ticks = STABLE_TICKS_AGAIN
-        host = self.nat_host
-        if self._is_forced or host != self._last_checked_host:
-            self._last_checked_host = host
-            self._spawn(self._become_persistent())
+    # In the background
 
     async def _become_persistent(self) -> None:
         if await self._reachability.update(only_firewall=False):
             self.refresh()
-
-    def _tend_table(self) -> None:
-        tick = self._neighbours.tick
-        if tick & 7 == 0:
-            if len(self.table):
-                self._neighbours.ping_some()
-            else:
-                self.refresh()
-        self._refresh_ticks -= 1
-        is_small = tick & 63 == 0 and len(self.table) < K
-        if is_small or self._refresh_ticks <= 0:
-            self._refresh_ticks = REFRESH_TICKS
-            self.refresh()
-        self._down_hints_sent = 0
-
-    def _tend_health(self) -> None:
-        before = self.health
-        counters = self._io.counters
-        if self._health.update(counters.responses, counters.timeouts) is not before:
-            logger.info("the DHT is %s", self.health.value)
-            self._network_changed()
 
     def _network_changed(self) -> None:
         """Tell it once for all that this turn of the loop changes."""
@@ -656,12 +573,12 @@ class DhtNode:
         if not self._is_closed:
             self._on_network_update()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Run in the background until `close`; failures are logged."""
 
         async def run() -> None:
             try:
-                await work
+                await work()
             except NetError as error:
                 logger.debug("background work of the DHT node failed: %s", error)
             except Exception:
