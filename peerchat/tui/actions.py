@@ -103,7 +103,7 @@ _COMMAND = re.compile(r"/([a-zA-Z]+)(?:\s+(.*))?\Z", re.DOTALL)
 
 EXTRA_KEYS: tuple[tuple[str, str], ...] = (
     ("Enter", "Send"),
-    ("Alt+Enter, Ctrl+J", "New line; Shift+Enter where terminals tell it"),
+    ("Alt+Enter, Ctrl+J", "New line; also Shift+Enter, where it works"),
     ("Up at the start", "Earlier prompts"),
     ("PageUp, PageDown", "Scroll; earlier turns at the top"),
     ("Ctrl+End", "Follow the newest answer"),

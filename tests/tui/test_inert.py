@@ -166,7 +166,7 @@ async def test_whole_app_under_hostile_peers(clock) -> None:
     node = ScriptedNode(hostile_state(), deque([steps, [error]]))
     app = open_app(node, clock)
     app.booms = 0
-    async with app.run_test(size=(140, 50)) as pilot:
+    async with app.run_test(size=(140, 50), notifications=True) as pilot:
         await say(pilot, HOSTILE)
         await settled(pilot)
         await say(pilot, "again")

@@ -95,6 +95,7 @@ class ChatScreen(Screen[None]):
         self._is_drawing = False
         self._rest_until_s = 0.0
         self._peers_due_s = 0.0
+        self._sampled_s = clock()
         self._panels: dict[str, bool | None] = {"peers": None, "metrics": None}
         self._answer_worker: Worker[None] | None = None
 
@@ -234,10 +235,7 @@ class ChatScreen(Screen[None]):
             self._rest_until_s = self._clock() + TICK_REST * took_s
 
     def _second(self) -> None:
-        is_answering = self.session.running is not None
-        self._history.add(self._state, is_answering=is_answering)
-        if self._metrics.display:
-            self._metrics.show_state(self._state, self._history)
+        self._sample()
         self._show_notice()
         self.pump()
         is_seen = self._peers.display
@@ -245,6 +243,16 @@ class ChatScreen(Screen[None]):
         if is_seen and is_ready and self._clock() >= self._peers_due_s:
             self._peers_due_s = self._clock() + PEERS_EVERY_S
             self.run_worker(self._refresh_peers(), group="peers", exclusive=True)
+
+    def _sample(self) -> None:
+        """Take a metrics sample, unless the clock stands, as it does in pictures."""
+        now_s = self._clock()
+        if now_s - self._sampled_s >= SECOND_S / 2:
+            self._sampled_s = now_s
+            is_answering = self.session.running is not None
+            self._history.add(self._state, is_answering=is_answering)
+            if self._metrics.display:
+                self._metrics.show_state(self._state, self._history)
 
     async def _refresh_peers(self) -> None:
         """Look the peers up; the result comes as a state, a failure as a phase."""

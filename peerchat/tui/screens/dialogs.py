@@ -77,13 +77,14 @@ class ModelScreen(ModalScreen[str | None]):
         self._models = sorted(models, key=lambda model: model.name)
         self._current = current or ""
         self._shown: list[str] = []
+        self._options = OptionList(id="models", markup=False)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Models in this swarm"
             dialog.border_subtitle = "Enter: use   Esc: back"
             yield Input(placeholder="Type to filter", id="filter")
-            yield OptionList(id="models", markup=False)
+            yield self._options
 
     def on_mount(self) -> None:
         self._list("")
@@ -94,7 +95,7 @@ class ModelScreen(ModalScreen[str | None]):
 
     @on(Input.Submitted, "#filter")
     def take_highlighted(self) -> None:
-        self.query_one(OptionList).action_select()
+        self._options.action_select()
 
     @on(OptionList.OptionSelected)
     def take(self, event: OptionList.OptionSelected) -> None:
@@ -106,14 +107,14 @@ class ModelScreen(ModalScreen[str | None]):
 
     def action_to_list(self) -> None:
         """Move from the filter into the list."""
-        self.query_one(OptionList).focus()
+        self._options.focus()
 
     def _list(self, text: str) -> None:
         wanted = text.strip().lower()
         found = [m for m in self._models if wanted in m.name.lower()]
         found = found[:MODELS_LISTED_MAX]
         self._shown = ["", *(model.name for model in found)]
-        options = self.query_one(OptionList)
+        options = self._options
         options.clear_options()
         options.add_option(Option(self._line("any model", "the gateway decides", "")))
         for model in found:

@@ -59,6 +59,11 @@ class LoginScreen(ModalScreen[Account | None]):
         self._is_register = is_register
         self._note = note
         self._blocked_until_s = 0.0
+        self._email = Input(placeholder="you@example.org", id="email")
+        self._password = PasswordInput()
+        self._words = Inert("", id="login-note")
+        self._login = Button("Log in", id="login")
+        self._register_button = Button("Register", id="register")
 
     def compose(self) -> ComposeResult:
         is_solo = self._node.state().mode == "solo"
@@ -66,30 +71,30 @@ class LoginScreen(ModalScreen[Account | None]):
             dialog.border_title = "Welcome to peerchat"
             dialog.border_subtitle = "Esc: later"
             yield Inert("Email", classes="field-label")
-            yield Input(placeholder="you@example.org", id="email")
+            yield self._email
             yield Inert("Password", classes="field-label")
-            yield PasswordInput()
-            yield Inert("", id="login-note")
+            yield self._password
+            yield self._words
             with Horizontal(id="login-buttons"):
-                yield Button("Log in", id="login")
-                yield Button("Register", id="register")
+                yield self._login
+                yield self._register_button
                 if is_solo:
                     yield Button("Local user", id="local")
 
     def on_mount(self) -> None:
-        main = "#register" if self._is_register else "#login"
-        self.query_one(main, Button).variant = "primary"
+        main = self._register_button if self._is_register else self._login
+        main.variant = "primary"
         self._show(self._note)
         self.set_interval(1.0, self._count_down)
 
     @on(Input.Submitted, "#email")
     def to_password(self) -> None:
-        self.query_one(PasswordInput).focus()
+        self._password.focus()
 
     @on(Input.Submitted, "#password")
     @on(Button.Pressed, "#login")
     def log_in(self) -> None:
-        if self._is_register and self.focused is self.query_one(PasswordInput):
+        if self._is_register and self.focused is self._password:
             self.register()
         elif (pair := self._pair()) is not None:
             self._run("Logging in…", lambda: self._node.login(*pair))
@@ -119,15 +124,15 @@ class LoginScreen(ModalScreen[Account | None]):
         return await self._node.login(email, password)
 
     def _pair(self) -> tuple[str, str] | None:
-        email = self.query_one("#email", Input).value.strip()
-        password = self.query_one(PasswordInput).value
+        email = self._email.value.strip()
+        password = self._password.value
         name, at, domain = email.partition("@")
         if not (name and at and domain):
             self._complain("This is no email address", "Write it as you@example.org")
-            self.query_one("#email").focus()
+            self._email.focus()
         elif not password:
             self._complain("The password is missing", "Type it above")
-            self.query_one(PasswordInput).focus()
+            self._password.focus()
         else:
             return email, password
         return None
@@ -145,7 +150,7 @@ class LoginScreen(ModalScreen[Account | None]):
         except ApiError as error:
             self._refused(error)
         else:
-            self.query_one(PasswordInput).value = ""
+            self._password.value = ""
             self.dismiss(account)
         finally:
             self._set_busy(is_busy=False)
@@ -155,9 +160,8 @@ class LoginScreen(ModalScreen[Account | None]):
             self._blocked_until_s = self._clock() + error.retry_after_s
         self._show(login_words(error))
         if error.code is ErrorCode.UNAUTHORIZED:
-            password = self.query_one(PasswordInput)
-            password.value = ""
-            password.focus()
+            self._password.value = ""
+            self._password.focus()
 
     def _set_busy(self, *, is_busy: bool) -> None:
         for button in self.query(Button):
@@ -177,7 +181,7 @@ class LoginScreen(ModalScreen[Account | None]):
                 self._show(Words("You can try again now", "", Tone.INFO))
 
     def _show(self, words: Words | None) -> None:
-        note = self.query_one("#login-note", Inert)
+        note = self._words
         if words is None:
             hint = "New here? Type both and choose Register."
             note.set_classes("-info")
