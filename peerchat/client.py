@@ -263,7 +263,10 @@ class Client:
     async def _joined(self) -> Swarm:
         if self._given_swarm is not None:
             return self._given_swarm
-        raise ApiError(ErrorCode.STOPPED, "The client needs a swarm to stand on.")
+        from .joining import joined
+
+        assert self._settings is not None
+        return await self._resources.enter_async_context(joined(self._settings))
 
     def _known_token(self) -> str:
         if not self.token:
