@@ -85,14 +85,14 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 OptionValue = None | bool | int | float | str | list[str]
 
 
-class TurnBody(_Body):
+class TurnBody(_Body, frozen=True):
     """One message of the history."""
 
     role: ShortText
     content: str
 
 
-class RequestBody(_Body):
+class RequestBody(_Body, frozen=True):
     """A prompt; ``user`` tells users of one gateway apart and names nobody."""
 
     prompt: str
@@ -104,14 +104,14 @@ class RequestBody(_Body):
     options: Annotated[dict[ShortText, OptionValue], msgspec.Meta(max_length=32)] = {}
 
 
-class FragmentBody(_Body):
+class FragmentBody(_Body, frozen=True):
     """The next piece of text; the size of its message is taken from the credit."""
 
     text: str
     is_thinking: bool = False
 
 
-class ProgressBody(_Body):
+class ProgressBody(_Body, frozen=True):
     """Where the request stands."""
 
     state: ShortText
@@ -120,7 +120,7 @@ class ProgressBody(_Body):
     model: ShortText = ""
 
 
-class RateLimitBody(_Body):
+class RateLimitBody(_Body, frozen=True):
     """A user's allowance."""
 
     remaining: Count
@@ -129,7 +129,7 @@ class RateLimitBody(_Body):
     window_minutes: float
 
 
-class EndBody(_Body):
+class EndBody(_Body, frozen=True):
     """The answer is complete."""
 
     request_id: ShortText
@@ -144,7 +144,7 @@ class EndBody(_Body):
     rate_limit: RateLimitBody | None = None
 
 
-class ErrorBody(_Body):
+class ErrorBody(_Body, frozen=True):
     """The request failed; nothing follows."""
 
     code: ShortText
@@ -155,7 +155,7 @@ class ErrorBody(_Body):
     request_id: ShortText = ""
 
 
-class CreditBody(_Body):
+class CreditBody(_Body, frozen=True):
     """The receiver consumed so many bytes; the sender may send as many more."""
 
     granted_bytes: Count
