@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_BYTES_MAX = 1024 * 1024
-"""docs/PROTOCOL.md section 11 and the contract: a larger body gets 413."""
+"""A larger body gets 413; the longest prompt takes a quarter of it, unescaped."""
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
