@@ -10,7 +10,8 @@ import pytest
 from peerchat.api import ApiError, ErrorCode
 from peerchat.services.engines.choose import choose_engine
 from peerchat.settings import Home, Settings
-from peerchat.testing.ollama_stub import Behaviour, OllamaStub
+from peerchat.testing.ollama_behaviour import Behaviour
+from peerchat.testing.ollama_stub import OllamaStub
 
 HERE = Home(Path(), Path(), Path(), Path())
 

@@ -19,7 +19,8 @@ from peerchat.api import (
     PromptRequest,
 )
 from peerchat.services.engines.ollama import OllamaEngine, client_url
-from peerchat.testing.ollama_stub import STANDARD_MODELS, Behaviour, OllamaStub
+from peerchat.testing.ollama_behaviour import STANDARD_MODELS, Behaviour
+from peerchat.testing.ollama_stub import OllamaStub
 
 
 @pytest.fixture
