@@ -15,6 +15,7 @@ from peerchat.net import (
     PeerUnreachable,
     PublicKey,
     RequestTimeout,
+    Server,
     hash_topic,
 )
 from peerchat.net.hyperdht.constants import Command, Mode
@@ -458,5 +459,63 @@ def test_cancelling_a_connect_leaves_nothing_behind():
                     await client.connect(SERVER.public_key)
         await asyncio.sleep(10)
         assert client.statistics().streams == 0
+
+    simulate(main)
+
+
+def test_closing_while_listening_leaves_no_announcement():
+    async def main(world):
+        dht = await world.add()
+        server = dht.create_server(Accepting())
+        listening = asyncio.ensure_future(server.listen(SERVER))
+        await asyncio.sleep(0.03)
+        assert not listening.done()
+        await server.close()
+        await listening
+        assert await dht.find_peer(SERVER.public_key) is None
+
+    simulate(main)
+
+
+def test_cancelling_listen_withdraws():
+    async def main(world):
+        dht = await world.add()
+        for delay in (0.01, 0.03, 0.05, 0.07):
+            server = dht.create_server(Accepting())
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await server.listen(SERVER)
+        assert dht.statistics().servers == 0
+        await dht.create_server(Accepting()).listen(SERVER)
+
+    simulate(main, link=Link(0.02, 0.02))
+
+
+def test_a_server_that_becomes_reachable_announces_itself_there():
+    async def main(world):
+        dht, server, _ = await served(world, is_closed=True)
+        dht.node._on_network_update()
+        await asyncio.sleep(5)
+        assert dht.address not in server.relay_addresses
+        before = {n.router.relay_of(hash_topic(SERVER.public_key)) for n in world.nodes}
+        assert before == {None, dht.node.client_socket.address}
+        dht.node.io.is_firewalled = False
+        dht.node._on_network_update()
+        await asyncio.sleep(5)
+        assert server.relay_addresses[0] == dht.address
+        after = {n.router.relay_of(hash_topic(SERVER.public_key)) for n in world.nodes}
+        assert after == {None, dht.address}
+
+    simulate(main, persistent=2)
+
+
+def test_an_open_client_does_not_wait_for_ever_for_the_server_to_come(monkeypatch):
+    monkeypatch.setattr(Server, "_reach_out", lambda *_: None)
+
+    async def main(world):
+        _, _, accepting = await served(world, is_closed=True)
+        client = await world.add(firewalled=False)
+        connection = await client.connect(SERVER.public_key)
+        await swap(connection, await accepting.next())
 
     simulate(main)

@@ -38,10 +38,25 @@ FIRST_TRIES = 3
 
 
 class Announcer:
-    """Call `start`, then `run` until cancelled, then `stop`."""
+    """Call `start`, then `run` until cancelled, then `stop`.
+
+    Args:
+        clock: paces the pings.
+        node: asks the others.
+        key_pair: the server's.
+        target: the hash of its key.
+        is_first: this node began the network: having no other to announce at is then
+            no error, because whoever joins does so through this one.
+    """
 
     def __init__(
-        self, clock: Clock, node: DhtNode, key_pair: KeyPair, target: Target
+        self,
+        clock: Clock,
+        node: DhtNode,
+        key_pair: KeyPair,
+        target: Target,
+        *,
+        is_first: bool,
     ) -> None:
         self.relays: tuple[RelayInfo, ...] = ()
         """Current relays, with our address as each of them sees it."""
@@ -51,6 +66,7 @@ class Announcer:
         self._node = node
         self._key_pair = key_pair
         self._target = target
+        self._is_first = is_first
         self._generations: list[set[Address]] = [set() for _ in range(GENERATIONS)]
         self._closest: list[Address] = []
         self._refresh = asyncio.Event()
@@ -67,14 +83,13 @@ class Announcer:
         """Announce for the first time.
 
         Raises:
-            DhtUnreachable: no node took the announcement, and this one cannot stand
-                in for them because it is not persistent.
+            DhtUnreachable: no node took the announcement.
         """
         for attempt in range(FIRST_TRIES):
             if attempt:
                 await self._clock.sleep(1.0)
             await self._update()
-            if self.relays or not self._node.is_ephemeral:
+            if self.relays or self._is_first or not self._node.is_ephemeral:
                 return
         raise DhtUnreachable("no DHT node took the announcement of the server")
 

@@ -90,7 +90,10 @@ class HyperDHT:
         public_host: str | None = None,
         nodes: Iterable[tuple[str, int]] = (),
     ) -> None:
+        bootstrap = tuple(bootstrap)
         self.env = env
+        self.is_first = not bootstrap
+        """Whether it began a network rather than joined one."""
         self.endpoint = UdxEndpoint(env)
         self.router = Router(env.clock)
         self.default_key_pair = key_pair or KeyPair.generate(
@@ -216,9 +219,8 @@ class HyperDHT:
             DhtUnreachable: no DHT node answers.
         """
         found: dict[PublicKey, PeerRecord] = {}
-        if not self.is_ephemeral:
-            own = self._persistent.local_records(target)
-            _collect(found, (decode_peer_untrusted(record) for record in own))
+        own = self._persistent.local_records(target)
+        _collect(found, (decode_peer_untrusted(record) for record in own))
         async with self.node.query(Command.LOOKUP, target) as query:
             async for reply in query:
                 _collect(found, _lookup_reply(reply).peers)
@@ -246,14 +248,15 @@ class HyperDHT:
             await announce_at(self.node, reply, target, key_pair, Announce(peer))
 
         query = self.node.query(Command.LOOKUP, target, commit=commit)
+        is_storing = self.is_first or not self.is_ephemeral
         try:
             await query.finished()
         except NetError:
-            if self.is_ephemeral:
+            if not is_storing:
                 raise
-        if self.is_ephemeral or len(query.closest_replies) >= K:
+        if not is_storing or len(query.closest_replies) >= K:
             return query.committed
-        # Every node there is stores it, and this is one.
+        # Every node there is stores it, and this is one, or will be with the next.
         self._persistent.add(target, peer)
         return query.committed + 1
 

@@ -81,6 +81,7 @@ class ServerHost(Protocol):
     node: DhtNode
     endpoint: UdxEndpoint
     router: Router
+    is_first: bool
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]: ...
 
@@ -174,7 +175,9 @@ class Server:
         self._key_pair = key_pair
         self._target = target
         env, node = self._host.env, self._host.node
-        self._announcer = Announcer(env.clock, node, key_pair, target)
+        self._announcer = Announcer(
+            env.clock, node, key_pair, target, is_first=self._host.is_first
+        )
         try:
             await self._announcer.start()
         except BaseException:
