@@ -12,6 +12,7 @@ import dataclasses
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from peerchat.api import (
     Account,
@@ -30,6 +31,9 @@ from peerchat.api import (
     Role,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from peerchat.tui.widgets.metrics import History
 
 GATEWAY_KEY = "7c1f0a52" * 8
 PROCESSOR_KEY = "e94bd310" * 8
@@ -124,6 +128,17 @@ def solo_state(**changes: object) -> NodeState:
         dht_nodes=4,
     )
     return dataclasses.replace(state, **changes)  # type: ignore[arg-type]
+
+
+def seed_metrics(history: History) -> None:
+    """Fill the metrics panel's history with a plausible minute, always the same."""
+    from peerchat.tui.widgets.metrics import SAMPLES_MAX, Sample
+
+    for second in range(SAMPLES_MAX):
+        rate = 30 + 20 * ((second * 7) % 11) / 11 if second > 20 else 0
+        history.samples.append(
+            Sample(second % 9 == 4, second == 33, rate, 10 - second % 10)
+        )
 
 
 class ScriptedAnswer:

@@ -91,6 +91,8 @@ async def test_register_and_what_is_checked_before(clock) -> None:
         await pilot.click("#register")
         assert "The password is too short" in frame_text(app)
         assert node.accounts == []
+        register = app.screen.query_one("#register")
+        await until(pilot, lambda: not register.has_class("-active"))
         app.screen.query_one(PasswordInput).value = "long-enough"
         await pilot.click("#register")
         await until(pilot, lambda: app.screen is app.chat)

@@ -25,12 +25,12 @@ from peerchat.testing.node import (
     PROCESSOR_KEY,
     SAMPLE_ANSWER,
     ScriptedNode,
+    seed_metrics,
     solo_state,
     swarm_state,
     whole,
 )
 from peerchat.tui.screens.login import LoginScreen
-from peerchat.tui.widgets.metrics import Sample
 
 from .conftest import chat_of, frame_text, open_app, prompt_of, say, settled, until
 
@@ -146,11 +146,7 @@ def test_failure(picture) -> None:
 def test_panels(picture) -> None:
     async def act(pilot) -> None:
         chat = chat_of(pilot)
-        for second in range(60):
-            rate = 30 + 20 * ((second * 7) % 11) / 11 if second > 20 else 0
-            chat._history.samples.append(
-                Sample(second % 9 == 4, second == 33, rate, 10 - second % 10)
-            )
+        seed_metrics(chat.metrics_history)
         if pilot.app.size.width < 100:
             await pilot.press("f2", "f3")
         chat.show_state(chat._state)

@@ -88,7 +88,7 @@ class ChatScreen(Screen[None]):
         self._peers, self._metrics = PeersPanel(id="peers"), MetricsPanel()
         self._state = node.state()
         self._model: str | None = None
-        self._history = History()
+        self.metrics_history = History()
         self._is_open = False
         self._is_closing = False
         self._is_dirty = False
@@ -152,7 +152,7 @@ class ChatScreen(Screen[None]):
         if shown["peers"]:
             self._peers.show_state(self._state)
         if shown["metrics"]:
-            self._metrics.show_state(self._state, self._history)
+            self._metrics.show_state(self._state, self.metrics_history)
 
     def _show_notice(self) -> None:
         self._notice_bar.show_words(self._notice())
@@ -250,9 +250,9 @@ class ChatScreen(Screen[None]):
         if now_s - self._sampled_s >= SECOND_S / 2:
             self._sampled_s = now_s
             is_answering = self.session.running is not None
-            self._history.add(self._state, is_answering=is_answering)
+            self.metrics_history.add(self._state, is_answering=is_answering)
             if self._metrics.display:
-                self._metrics.show_state(self._state, self._history)
+                self._metrics.show_state(self._state, self.metrics_history)
 
     async def _refresh_peers(self) -> None:
         """Look the peers up; the result comes as a state, a failure as a phase."""
