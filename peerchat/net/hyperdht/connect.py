@@ -59,6 +59,9 @@ WAYS_FOUND = 2
 WAYS_KNOWN = 3
 """One more when relays are known beforehand, which may be gone."""
 
+WAYS_GIVEN_MAX = 8
+"""Relays named beforehand that are tried; records name three, and may be forged."""
+
 WAYS_TRIED_MAX = 32
 """Nodes that may claim to know the server before we stop believing in it."""
 
@@ -130,7 +133,8 @@ class Connector:
         self._target = hash_target(public_key)
         self._noise = NoiseWrap(key_pair, host.env.random, public_key)
         self._message = b""
-        self._known = list(dict.fromkeys(Address(*way) for way in ways))
+        named = usable(Address(*way) for way in ways)
+        self._known = list(dict.fromkeys(named))[:WAYS_GIVEN_MAX]
         self._queue: asyncio.Queue[Address | None] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._found = 0

@@ -16,6 +16,7 @@ from typing import Self
 
 from peerchat.net.crypto.noise import HandshakeResult
 from peerchat.net.crypto.primitives import SEED_BYTES, KeyPair, hash_target
+from peerchat.net.dht.addresses import is_worth_asking
 from peerchat.net.dht.node import DhtNode
 from peerchat.net.dht.pending import Response
 from peerchat.net.dht.request import IncomingRequest
@@ -35,8 +36,9 @@ from peerchat.net.identity import Address, PublicKey, Target
 
 from .addresses import ANY_HOST, LOOPBACK
 from .cache import ExpiringCache
-from .connect import Connector
-from .constants import PEERS_MAX, Command
+from .connect import Connector, Route
+from .constants import PEERS_MAX, RELAY_ADDRESSES_MAX, Command
+from .firewall import FirewallHook
 from .messages import (
     Announce,
     LookupReply,
@@ -47,7 +49,7 @@ from .messages import (
 from .persistent import Persistent
 from .records import announce_at, unannounce_at
 from .router import Router
-from .server import FirewallHook, Server
+from .server import Server
 from .statistics import HyperDhtStatistics
 
 logger = logging.getLogger(__name__)
@@ -329,8 +331,7 @@ class HyperDHT:
         except ConnectFailed:
             self._connects_failed += 1
             raise
-        relays = route.payload.relay_addresses or tuple(connector.ways_used)
-        self._relays.set(public_key, relays, self.env.clock.now())
+        self._remember_relays(public_key, route, connector.ways_used)
         return connection
 
     def create_server(
@@ -382,6 +383,18 @@ class HyperDHT:
         if relay is not None:
             return (relay,)
         return self._relays.get(public_key, self.env.clock.now()) or ()
+
+    def _remember_relays(
+        self, public_key: PublicKey, route: Route, ways_used: Iterable[Address]
+    ) -> None:
+        """Next time, try these first: the server's own word, or what worked now."""
+        named = [
+            address
+            for address in route.payload.relay_addresses
+            if is_worth_asking(address, route.server_address)
+        ]
+        relays = tuple(named or ways_used)[:RELAY_ADDRESSES_MAX]
+        self._relays.set(public_key, relays, self.env.clock.now())
 
     def _server_closed(self, server: Server) -> None:
         self._servers.discard(server)
