@@ -30,7 +30,7 @@ def usage_line(turn: Turn, now: float, *, is_animated: bool) -> Content:
     if turn.state is TurnState.RUNNING:
         elapsed_s = max(0.0, now - turn.started_s)
         spin = SPINNER[int(elapsed_s * SPINS_PER_S) % len(SPINNER)]
-        words = " · ".join([*_live(turn), f"{elapsed_s:.1f} s"])
+        words = " · ".join(_live(turn, elapsed_s))
         return Content.assemble(
             (spin if is_animated else "●", "$primary"), (f" {words}", "dim")
         )
@@ -42,8 +42,9 @@ def usage_line(turn: Turn, now: float, *, is_animated: bool) -> Content:
     return Content("")
 
 
-def _live(turn: Turn) -> list[str]:
-    parts = [_progress(turn.progress, has_text=turn.has_arrived)]
+def _live(turn: Turn, elapsed_s: float) -> list[str]:
+    """What is known while it runs, what matters most first: the end may be cut."""
+    parts = [_progress(turn.progress, has_text=turn.has_arrived), f"{elapsed_s:.1f} s"]
     if turn.progress is not None and turn.progress.peer:
         parts.append(f"peer {short_key(turn.progress.peer)}")
     if turn.fragments:
