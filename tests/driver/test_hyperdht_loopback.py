@@ -108,6 +108,25 @@ async def test_what_a_first_node_announced_alone_is_found_by_who_joins():
             assert await pump(connection, await accepted.get(), 65536)
 
 
+async def test_one_process_serves_everything_and_others_join_it():
+    """Several servers on one bootstrap node, each under a key and a topic."""
+    async with HyperDHT.bootstrapper(system_env(), "127.0.0.1", 0) as solo:
+        accepted: asyncio.Queue[Connection] = asyncio.Queue()
+        identities = [KeyPair.from_seed(bytes([index]) * 32) for index in range(4)]
+        for index, key_pair in enumerate(identities):
+            await solo.create_server(accepted.put_nowait).listen(key_pair)
+            assert await solo.announce(hash_topic(f"role {index}"), key_pair) == 1
+        async with HyperDHT(system_env(), bootstrap=[solo.address]) as guest:
+            for dht in (solo, guest):
+                for index, key_pair in enumerate(identities):
+                    (record,) = await dht.lookup(hash_topic(f"role {index}"))
+                    assert record.public_key == key_pair.public_key
+                    connection = await dht.connect(record.public_key)
+                    other = await accepted.get()
+                    assert other.public_key == key_pair.public_key
+                    assert await pump(connection, other, 65536)
+
+
 async def test_a_taken_port_is_an_os_error():
     async with HyperDHT(system_env(), host="127.0.0.1") as dht:
         second = HyperDHT(system_env(), host="127.0.0.1", port=dht.address.port)

@@ -440,6 +440,10 @@ def test_without_a_dht_nothing_starts_and_nothing_connects():
         with pytest.raises(DhtUnreachable):
             await dht.announce(bytes(32), SERVER)
         with pytest.raises(DhtUnreachable):
+            await dht.unannounce(bytes(32), SERVER)
+        with pytest.raises(DhtUnreachable):
+            await dht.find_peer(SERVER.public_key)
+        with pytest.raises(DhtUnreachable):
             await dht.create_server(Accepting()).listen(SERVER)
         lost = HyperDHT(world.network.host("10.8.8.8"), bootstrap=[(BOOT_HOST, 49737)])
         with pytest.raises(DhtUnreachable):

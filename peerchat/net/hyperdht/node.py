@@ -263,20 +263,27 @@ class HyperDHT:
         return query.committed + 1
 
     async def unannounce(self, target: Target, key_pair: KeyPair) -> None:
-        """Have every node that lists the key under a topic forget it."""
+        """Have every node that lists the key under a topic forget it.
+
+        Raises:
+            DhtUnreachable: no DHT node answers; this one has forgotten it.
+        """
         self._persistent.remove(target, key_pair.public_key)
+        async with self.node.query(Command.LOOKUP, target) as query:
+            listing = [
+                reply async for reply in query if _may_list(reply, key_pair.public_key)
+            ]
+        await asyncio.gather(
+            *(self._unannounce_at(reply, target, key_pair) for reply in listing)
+        )
 
-        async def remove(reply: Response) -> None:
-            try:
-                await unannounce_at(self.node, reply, target, key_pair)
-            except NetError as error:
-                logger.debug("%s still lists us: %s", reply.from_address, error)
-
-        query = self.node.query(Command.LOOKUP, target)
-        async with asyncio.TaskGroup() as group, query:
-            async for reply in query:
-                if _may_list(reply, key_pair.public_key):
-                    group.create_task(remove(reply))
+    async def _unannounce_at(
+        self, reply: Response, target: Target, key_pair: KeyPair
+    ) -> None:
+        try:
+            await unannounce_at(self.node, reply, target, key_pair)
+        except NetError as error:
+            logger.debug("%s still lists us: %s", reply.from_address, error)
 
     async def find_peer(self, public_key: PublicKey) -> PeerRecord | None:
         """Where a server can be shaken hands with; None when nobody knows it.
