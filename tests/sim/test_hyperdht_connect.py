@@ -18,6 +18,8 @@ from peerchat.net import (
     Server,
     hash_topic,
 )
+from peerchat.net.dht.messages import RequestMessage, encode_request
+from peerchat.net.hyperdht.connect import Connector, Route
 from peerchat.net.hyperdht.constants import Command, Mode
 from peerchat.net.hyperdht.handshake import NoiseWrap
 from peerchat.net.hyperdht.messages import (
@@ -523,3 +525,97 @@ def test_an_open_client_does_not_wait_for_ever_for_the_server_to_come(monkeypatc
         await swap(connection, await accepting.next())
 
     simulate(main)
+
+
+LOCAL = Address("127.0.0.1", 1)
+PUBLIC = Address("8.8.8.8", 2)
+NEAR = Address("10.1.0.77", 3)
+FAR = Address("192.168.7.7", 4)
+HERE = Address("10.1.0.2", 5)
+
+
+@pytest.mark.parametrize(
+    ("named", "seen", "expected"),
+    [
+        ((NEAR, PUBLIC), FAR, PUBLIC),
+        ((NEAR, FAR), PUBLIC, PUBLIC),
+        ((), FAR, FAR),
+        ((FAR, NEAR), LOCAL, NEAR),
+        ((LOCAL, FAR), LOCAL, FAR),
+        ((), LOCAL, LOCAL),
+        ((Address("8.8.8.8", 0), Address("224.0.0.1", 9)), FAR, FAR),
+    ],
+)
+def test_which_address_of_an_open_server_is_used(named, seen, expected):
+    async def main(world):
+        dht = await world.add()
+        connector = Connector(dht, SERVER.public_key, CLIENT, ())
+        payload = NoisePayload(firewall=1, addresses4=named, udx=UdxInfo(1))
+        route = Route(payload, UdxInfo(1), PUBLIC, dht.node.socket, seen, HERE, True)
+        assert (await connector._choose_path(route)).address == expected
+
+    simulate(main)
+
+
+@pytest.mark.parametrize(
+    ("seen", "named", "expected"),
+    [
+        (PUBLIC, (), PUBLIC),
+        (LOCAL, (LOCAL, NEAR), NEAR),
+        (LOCAL, (), None),
+    ],
+)
+def test_where_a_server_looks_for_an_open_client(seen, named, expected):
+    async def main(world):
+        server_dht, _, _ = await served(world)
+        relay = await world.network.host("10.1.0.99").datagrams.bind(
+            "", 0, lambda *_: None
+        )
+        noise = NoiseWrap(CLIENT, server_dht.env.random, SERVER.public_key)
+        payload = NoisePayload(firewall=1, addresses4=named, udx=UdxInfo(1))
+        message = RequestMessage(
+            tid=1,
+            to=server_dht.address,
+            command=Command.PEER_HANDSHAKE,
+            target=hash_topic(SERVER.public_key),
+            value=Handshake(Mode.FROM_RELAY, noise.send(payload), seen).encode(),
+        )
+        relay.send(encode_request(message), server_dht.address)
+        await asyncio.sleep(1)
+        (stream,) = server_dht.endpoint._streams.values()
+        assert stream.remote_address == expected
+
+    simulate(main)
+
+
+def test_a_forged_answer_of_a_relay_does_not_spoil_the_right_one():
+    """One relay answers rubbish before the others pass on what the server says."""
+
+    async def main(world):
+        _, _, accepting = await served(world)
+        liar = await world.add_persistent()
+
+        def lie(request):
+            reply = Handshake(Mode.REPLY, bytes(200), Address("10.9.9.9", 9))
+            request.reply(reply.encode())
+
+        liar.router.receive_handshake = lie
+        client = await world.add()
+        connection = await client.connect(
+            SERVER.public_key, relay_addresses=[liar.address]
+        )
+        await swap(connection, await accepting.next())
+
+    simulate(main)
+
+
+def test_a_relay_that_invents_records_is_gone_around():
+    async def main(world):
+        _, _, accepting = await served(world)
+        for dht in world.nodes[1:4]:
+            dht.router.receive_handshake = lambda request: None
+        client = await world.add()
+        connection = await client.connect(SERVER.public_key)
+        await swap(connection, await accepting.next())
+
+    simulate(main, persistent=8)

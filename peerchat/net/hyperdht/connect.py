@@ -340,7 +340,9 @@ class Connector:
     def _lan_address(self, route: Route) -> Address | None:
         named = usable(route.payload.addresses4)
         own = local_addresses(self._node.address)
-        return match_address(own, named) or (named[0] if named else None)
+        # Without a likely one: a loopback address is the least likely to be right.
+        named.sort(key=lambda address: is_loopback(address.host))
+        return match_address(own, named) or next(iter(named), None)
 
     async def _wait_for_server(self) -> Path | None:
         """If we said that we are open, the server should be the one to connect."""
