@@ -1,0 +1,43 @@
+"""`peerchat serve`: roles without a screen, until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import sys
+
+from peerchat.api import Role
+from peerchat.settings import Settings
+
+from .options import Invocation
+from .run import termination
+
+
+async def run_serve(settings: Settings, call: Invocation) -> None:
+    """Print ``ready`` once every role is announced; end cleanly on a signal."""
+    from peerchat.logs import Logs
+    from peerchat.services.node_runtime import NodeRuntime
+
+    out = call.out
+    with Logs(settings, verbosity=call.verbosity, stream=sys.stderr):
+        async with termination() as stop:
+            runtime = NodeRuntime(settings, is_serving=True)
+            await runtime.start()
+            try:
+                if runtime.engine:
+                    out.note(f"engine: {runtime.engine}")
+                keys = runtime.role_keys()
+                names = " ".join(role for role in Role if role in settings.roles)
+                fields = {
+                    "event": "ready",
+                    "roles": {
+                        role.value: {"key": keys[role]} if role in keys else {}
+                        for role in Role
+                        if role in settings.roles
+                    },
+                    "http": runtime.http or None,
+                    "metrics": list(runtime.metrics_urls),
+                    "dht": str(runtime.dht.address),
+                }
+                out.line(f"ready: {names}", fields)
+                await stop.wait()
+            finally:
+                await runtime.close()

@@ -1,0 +1,71 @@
+"""What a command needs of the network: a node for as long as the command runs.
+
+Solo, the node runs every role but the bridge in this process; when `peerchat serve`
+runs in the same home, or in an open swarm, it runs none and is only a client.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from peerchat.api import ApiError, ErrorCode
+from peerchat.settings import Settings
+
+from .options import Invocation
+
+if TYPE_CHECKING:
+    from peerchat.client import Client
+
+PASSWORD_VARIABLE = "PEERCHAT_PASSWORD"
+
+
+def read_password(*, is_new: bool = False) -> str:
+    """Take the password from the environment, or ask for it without showing it."""
+    if given := os.environ.get(PASSWORD_VARIABLE):
+        return given
+    if not sys.stdin.isatty():
+        line = sys.stdin.readline().rstrip("\n")
+        if line:
+            return line
+        raise ApiError(
+            ErrorCode.INVALID_REQUEST,
+            f"no password: set {PASSWORD_VARIABLE} or run this in a terminal",
+            status=400,
+        )
+    first = getpass.getpass("Password: ")
+    if is_new and first != getpass.getpass("Once more: "):
+        raise ApiError(
+            ErrorCode.INVALID_REQUEST, "the two passwords differ: try again", status=400
+        )
+    return first
+
+
+@asynccontextmanager
+async def open_client(settings: Settings, call: Invocation) -> AsyncIterator[Client]:
+    """A client of the swarm for one command; leaves cleanly at the end."""
+    from peerchat.logs import Logs
+    from peerchat.services.node_runtime import NodeRuntime
+
+    with Logs(settings, verbosity=call.verbosity - 1, stream=sys.stderr):
+        runtime = NodeRuntime(settings)
+        await runtime.start()
+        try:
+            yield runtime.client
+        finally:
+            # This command was the only user of whatever it served.
+            await runtime.close(drain_s=0)
+
+
+async def sign_in(client: Client) -> None:
+    """Be somebody; raises `ApiError` that says how to log in."""
+    if client.account is None:
+        raise ApiError(
+            ErrorCode.UNAUTHORIZED,
+            "not logged in: run peerchat register EMAIL, then peerchat login EMAIL",
+            status=401,
+        )

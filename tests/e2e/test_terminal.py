@@ -1,0 +1,94 @@
+"""The app in a real terminal: tmux types, and reads the screen."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import COMMAND, environ
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
+]
+
+SCREEN_TIMEOUT_S = 60
+POLL_S = 0.1
+
+
+class Terminal:
+    """One tmux session of its own server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = str(folder / f"tmux-{uuid.uuid4().hex[:8]}")
+
+    def tmux(self, *args: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-S", self.socket, *args],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environ(TERM="xterm-256color", LANG="C.UTF-8"),
+        )
+        return done.stdout
+
+    def start(self, command: list[str]) -> None:
+        line = shlex.join(command) + "; echo left with $?; cat"
+        self.tmux("-u", "new-session", "-d", "-x", "120", "-y", "40", line)
+
+    def keys(self, *keys: str) -> None:
+        self.tmux("send-keys", *keys)
+
+    def type(self, text: str) -> None:
+        self.tmux("send-keys", "-l", text)
+
+    def screen(self) -> str:
+        return self.tmux("capture-pane", "-p")
+
+    def wait_for(self, text: str) -> str:
+        """The screen once it shows ``text``."""
+        deadline = time.monotonic() + SCREEN_TIMEOUT_S
+        while time.monotonic() < deadline:
+            screen = self.screen()
+            if text in screen:
+                return screen
+            time.sleep(POLL_S)
+        raise AssertionError(f"{text!r} never showed:\n{self.screen()}")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    # A Unix socket's path may be 107 bytes long; pytest's folders can be longer.
+    folder = Path(os.environ.get("TMPDIR", "/tmp"))
+    one = Terminal(folder)
+    yield one
+    subprocess.run(["tmux", "-S", one.socket, "kill-server"], check=False)
+    Path(one.socket).unlink(missing_ok=True)
+
+
+def test_type_read_leave(terminal: Terminal, tmp_path: Path):
+    terminal.start(
+        [str(COMMAND), "--home", str(tmp_path / "home"), "--engine", "guide"]
+    )
+    # Typed at once: what is typed while the node connects is not lost.
+    terminal.type("How do I stop an answer?")
+    terminal.keys("Enter")
+    screen = terminal.wait_for("tok/s")
+    assert "How do I stop an answer?" in screen
+    assert "guide" in screen
+    terminal.keys("C-q")
+    terminal.wait_for("left with 0")
+
+
+def test_the_app_wants_a_terminal(run, tmp_path: Path):
+    done = run("--home", str(tmp_path / "home"))
+    assert done.returncode == 2
+    assert "peerchat chat" in done.stderr
