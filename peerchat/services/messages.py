@@ -97,7 +97,7 @@ class RateLimitInfo(msgspec.Struct, frozen=True, rename="camel"):
         )
 
 
-class PingReply(msgspec.Struct, frozen=True, omit_defaults=True):
+class PingReply(msgspec.Struct, frozen=True):
     """A role that can answer; the fields after ``service`` are ours."""
 
     status: str

@@ -89,7 +89,7 @@ class ProcessReply(msgspec.Struct, frozen=True, kw_only=True):
     model: str
 
 
-class ProcessorPing(PingReply, frozen=True, omit_defaults=True):
+class ProcessorPing(PingReply, frozen=True):
     """A ping's answer, with what gateways route by."""
 
     models: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,8 +113,7 @@ class Router:
         return [one for one in known if one.pinged_s > float("-inf")]
 
     async def _ping(self, processor: Processor) -> None:
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        began_s = time.perf_counter()  # uvloop's own clock has only milliseconds
         try:
             reply = await self._swarm.request(processor.key, "ping", {}, PING_TIMEOUT_S)
             said = ping_of(reply_untrusted(reply))
@@ -126,8 +126,8 @@ class Router:
         processor.slots = said.slots or 1
         processor.busy = said.busy or 0
         processor.is_healthy = said.is_healthy
-        processor.pinged_s = loop.time()
-        processor.rtt_s = processor.pinged_s - began_s
+        processor.pinged_s = asyncio.get_running_loop().time()
+        processor.rtt_s = time.perf_counter() - began_s
 
 
 def _rank(one: Processor, model: str | None) -> tuple[bool, bool, bool, float, float]:

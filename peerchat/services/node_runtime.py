@@ -1,0 +1,435 @@
+"""Everything of a node on one event loop: DHT, swarm, roles, client.
+
+A serving process runs the roles it was told to, and leaves `serve.json` behind. Any
+other process is a client: of a running serve of its home, of an open swarm, or, with
+nothing configured, of all the roles in itself (docs/decisions/0004-solo-mode.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from peerchat.api import Account, ApiError, ErrorCode, Role, RoleHealth
+from peerchat.config import prepare_home
+from peerchat.net import PUBLIC_BOOTSTRAP, HyperDHT, system_env
+from peerchat.net.errors import DhtUnreachable, NetError
+from peerchat.net.identity import PublicKey
+from peerchat.session_file import Session
+from peerchat.settings import Settings
+
+from .accounts import LOCAL_EMAIL, Accounts, PasswordHasher
+from .auth import AuthRole
+from .dht_face import Dht
+from .gateway import GatewayRole
+from .identity import load_identity
+from .limits import Limiter
+from .metrics import RoleMetrics
+from .run_file import (
+    RunFile,
+    is_process_alive,
+    read_run_file,
+    remove_run_file,
+    write_run_file,
+)
+from .store import Store, open_store
+from .supervisor import DRAIN_S, RunnableRole, Supervisor
+from .swarm import Swarm, api_error_of
+from .tokens import TokenIssuer, TokenVerifier
+
+if TYPE_CHECKING:
+    from peerchat.client import Client
+    from peerchat.gateways import Gateways
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+SOLO_ROLES = frozenset({Role.AUTH, Role.GATEWAY, Role.PROCESSOR})
+
+OPEN_WARNING = (
+    "open swarm: anyone may announce a gateway, an auth peer or a processor, and would "
+    "see the passwords and prompts that are sent to it"
+)
+
+
+class NodeRuntime:
+    """A node; ``async with`` or `start` and `close`.
+
+    Args:
+        settings: of this process.
+        is_serving: run ``settings.roles`` for others and say so in `serve.json`.
+        on_change: called when the health of a role changed.
+        make_dht: gives an unstarted DHT for bootstrap nodes (None: the first node of
+            a network of its own) and the host to bind; real ones unless told.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        is_serving: bool = False,
+        on_change: Callable[[], None] = lambda: None,
+        make_dht: Callable[[Sequence[str] | None, str], Dht] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.is_serving = is_serving
+        self.mode = "solo" if settings.is_solo else "open"
+        self.attached_to: RunFile | None = None
+        """The running serve of this home that this process uses."""
+        self.engine = ""
+        """The engine of this process and why it was chosen."""
+        self.http = ""
+        """Where the bridge of this process serves."""
+        self.metrics_urls: Sequence[str] = ()
+        self.metrics: dict[Role, RoleMetrics] = {}
+        self._on_change = on_change
+        self._make_dht = make_dht or _make_dht
+        self._resources = AsyncExitStack()
+        self._dht: Dht | None = None
+        self._swarm: Swarm | None = None
+        self._client: Client | None = None
+        self._supervisor: Supervisor | None = None
+        self._store: Store | None = None
+        self._bootstrap: Sequence[str] = ()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def dht(self) -> Dht:
+        """The DHT node; only once started."""
+        assert self._dht is not None
+        return self._dht
+
+    @property
+    def swarm(self) -> Swarm:
+        """The swarm; only once started."""
+        assert self._swarm is not None
+        return self._swarm
+
+    @property
+    def client(self) -> Client:
+        """A client on this node; only once started."""
+        assert self._client is not None
+        return self._client
+
+    @property
+    def bootstrap(self) -> str:
+        """``host:port`` that others can bootstrap from, if this is a first node."""
+        return "" if self._bootstrap or self._dht is None else self._local_address()
+
+    def role_keys(self) -> dict[Role, str]:
+        """The public keys of the roles that this process serves, hex."""
+        return {one.role: one.public_key.hex() for one in self.swarm.services}
+
+    def health(self) -> Sequence[RoleHealth]:
+        """How the roles of this process are."""
+        return self._supervisor.health() if self._supervisor else ()
+
+    async def start(self) -> None:
+        """Join, run the roles, connect the client; returns when all is ready.
+
+        Raises:
+            ApiError: what cannot be had, and what to do; nothing is left running.
+        """
+        try:
+            await self._start()
+        except BaseException as error:
+            await self.close(drain_s=0)
+            if isinstance(error, NetError):
+                raise api_error_of(error) from error
+            raise
+
+    async def close(self, *, drain_s: float = DRAIN_S) -> None:
+        """Withdraw, let running answers finish for ``drain_s``, end; idempotent."""
+        if self._client is not None and drain_s == 0:
+            await self._client.aclose()
+        if self._supervisor is not None:
+            await self._supervisor.stop(drain_s)
+        await self._resources.aclose()
+
+    async def use_local_account(self) -> Account:
+        """Log the client in as this home's own user, without a password.
+
+        Raises:
+            ApiError: INVALID_REQUEST outside solo mode.
+        """
+        if not self.settings.is_solo:
+            raise ApiError(
+                ErrorCode.INVALID_REQUEST,
+                "The local account exists only without a swarm: log in, or register.",
+                status=400,
+            )
+        secret = await (await self._open_store()).secret("jwt_secret")
+        token = TokenIssuer(secret).issue(LOCAL_EMAIL)
+        self.client.adopt(Session(LOCAL_EMAIL, token, is_local=True))
+        return Account(LOCAL_EMAIL, is_local=True)
+
+    async def _start(self) -> None:
+        settings = self.settings
+        if settings.swarm:
+            raise ApiError(
+                ErrorCode.INVALID_REQUEST,
+                "Private swarms are not available yet: use --open, or no swarm at all.",
+                status=400,
+            )
+        for line in prepare_home(settings.home):
+            logger.warning("%s", line)
+        identity = load_identity(settings.home.seed_path)
+        await self._join()
+        if self.mode == "open":
+            logger.warning(OPEN_WARNING)
+        attached = self.attached_to
+        keys = attached.keys() if attached else {}
+        self._swarm = Swarm(
+            self.dht,
+            identity,
+            preferred={role: PublicKey(key) for role, key in keys.items()},
+            prompt_bytes_max=settings.prompt_bytes_max,
+        )
+        self._resources.push_async_callback(self._swarm.close)
+        await self._start_client()
+        await self._start_roles()
+        await self._ensure_account()
+        if self.is_serving:
+            await self._tell()
+
+    # The DHT
+
+    async def _join(self) -> None:
+        run = self._running_serve()
+        if run is not None and await self._attach(run):
+            return
+        settings = self.settings
+        if settings.is_solo or settings.bootstrap == ():
+            await self._open_dht(None, LOOPBACK)
+            return
+        bootstrap = (
+            PUBLIC_BOOTSTRAP if settings.bootstrap is None else settings.bootstrap
+        )
+        self._bootstrap = tuple(bootstrap)
+        await self._open_dht(self._bootstrap, "0.0.0.0")
+
+    def _running_serve(self) -> RunFile | None:
+        """The live serve of this home, if there is one; clears up after a dead one."""
+        path = self.settings.home.run_path
+        run = read_run_file(path)
+        if run is None or run.pid == os.getpid():
+            return None
+        if not is_process_alive(run.pid):
+            logger.info("removed %s: process %d is gone", path, run.pid)
+            remove_run_file(path)
+            return None
+        return run
+
+    async def _attach(self, run: RunFile) -> bool:
+        """Whether the serve answers, and this process now uses it (where it may)."""
+        try:
+            await self._open_dht([run.dht], LOOPBACK)
+        except DhtUnreachable:
+            logger.warning(
+                "process %d does not answer at %s: it is not a running serve",
+                run.pid,
+                run.dht,
+            )
+            remove_run_file(self.settings.home.run_path, pid=run.pid)
+            return False
+        if self.is_serving:
+            raise ApiError(
+                ErrorCode.CONFLICT,
+                f"peerchat serve runs in this home already (process {run.pid}): stop "
+                "it with peerchat stop, or use another home with --home.",
+                status=409,
+            )
+        if self.settings.is_solo and run.mode == "solo":
+            self.attached_to = run
+            self._bootstrap = (run.dht,)
+            return True
+        # Its node may be one that stores nothing: join where it joined.
+        await self.dht.close()
+        if not self.settings.is_solo:
+            return False
+        self.attached_to = run
+        self.mode = run.mode
+        self._bootstrap = tuple(run.bootstrap) or (run.dht,)
+        await self._open_dht(self._bootstrap, "0.0.0.0")
+        return True
+
+    async def _open_dht(self, bootstrap: Sequence[str] | None, host: str) -> None:
+        dht = self._make_dht(bootstrap, host)
+        self._resources.push_async_callback(dht.close)
+        await dht.start()
+        self._dht = dht
+
+    def _local_address(self) -> str:
+        host, port = self.dht.address
+        return f"{LOOPBACK if host == '0.0.0.0' else host}:{port}"
+
+    # Roles
+
+    async def _start_roles(self) -> None:
+        roles = self._wanted_roles()
+        self._supervisor = Supervisor(
+            self.swarm,
+            on_change=self._on_change,
+            on_restart=lambda role: self.metrics[role].restarted(),
+        )
+        if not roles:
+            return
+        self.metrics = {role: RoleMetrics(role) for role in sorted(roles)}
+        for metrics in self.metrics.values():
+            metrics.watch(self.dht)
+        built: dict[Role, RunnableRole] = {}
+        if roles & {Role.AUTH, Role.GATEWAY}:
+            built.update(await self._build_account_roles(roles))
+        if Role.PROCESSOR in roles:
+            built[Role.PROCESSOR] = await self._build_processor()
+        if Role.BRIDGE in roles:
+            built[Role.BRIDGE] = self._build_bridge()
+        await self._supervisor.start(built)
+        bridge = built.get(Role.BRIDGE)
+        self.http = str(getattr(bridge, "url", ""))
+
+    def _wanted_roles(self) -> frozenset[Role]:
+        if self.is_serving:
+            return self.settings.roles
+        is_alone = self.settings.is_solo and self.attached_to is None
+        return SOLO_ROLES if is_alone else frozenset()
+
+    async def _build_account_roles(
+        self, roles: frozenset[Role]
+    ) -> Mapping[Role, RunnableRole]:
+        settings = self.settings
+        store = await self._open_store()
+        stored = await store.secret("jwt_secret")
+        shared = settings.jwt_secret.encode()
+        if not shared and self.mode == "open":
+            _warn_of_secret(roles)
+        built: dict[Role, RunnableRole] = {}
+        if Role.AUTH in roles:
+            hasher = PasswordHasher()
+            hasher.warm_up()
+            self._resources.callback(hasher.close)
+            built[Role.AUTH] = AuthRole(
+                self.swarm,
+                Accounts(store, hasher),
+                TokenIssuer(shared or stored),
+                metrics=self.metrics[Role.AUTH],
+            )
+        if Role.GATEWAY in roles:
+            built[Role.GATEWAY] = GatewayRole(
+                self.swarm,
+                TokenVerifier([shared, stored] if shared else [stored]),
+                Limiter(store, settings.max_requests, settings.window_minutes),
+                prompt_bytes_max=settings.prompt_bytes_max,
+                metrics=self.metrics[Role.GATEWAY],
+            )
+        return built
+
+    async def _build_processor(self) -> RunnableRole:
+        from .engines.choose import choose_engine
+        from .processor import ProcessorRole
+
+        choice = await choose_engine(self.settings)
+        self._resources.push_async_callback(choice.engine.close)
+        self.engine = choice.reason
+        logger.info("engine: %s", choice.reason)
+        return ProcessorRole(
+            self.swarm,
+            choice.engine,
+            self.settings,
+            metrics=self.metrics[Role.PROCESSOR],
+        )
+
+    def _build_bridge(self) -> RunnableRole:
+        from .bridge.role import BridgeRole
+
+        return BridgeRole(self.settings, self.gateways, self.metrics[Role.BRIDGE])
+
+    # The client
+
+    @property
+    def gateways(self) -> Gateways:
+        """The swarm's gateways, with a token in each call."""
+        return self.client.gateways
+
+    async def _start_client(self) -> None:
+        from peerchat.client import Client
+
+        client = Client(self.settings, swarm=self.swarm, remember=True)
+        await client.start()
+        self._client = client
+        self._resources.push_async_callback(client.aclose)
+
+    async def _ensure_account(self) -> None:
+        """Without a swarm nobody has to log in; a local token is renewed each time."""
+        account = self.client.account
+        is_wanted = account is None or account.is_local
+        if self.settings.is_solo and not self.is_serving and is_wanted:
+            await self.use_local_account()
+
+    async def _open_store(self) -> Store:
+        if self._store is None:
+            self._store = await open_store(self.settings.home.store_path)
+            self._resources.push_async_callback(self._store.close)
+        return self._store
+
+    # What others are told
+
+    async def _tell(self) -> None:
+        from .metrics_http import MetricsEndpoints
+
+        endpoints = MetricsEndpoints(self.settings)
+        self._resources.push_async_callback(endpoints.close)
+        self.metrics_urls = await endpoints.start(list(self.metrics.values()))
+        path = self.settings.home.run_path
+        content = RunFile(
+            pid=os.getpid(),
+            mode=self.mode,
+            dht=self._local_address(),
+            bootstrap=list(self._bootstrap),
+            roles={role.value: key for role, key in self.role_keys().items()},
+            http=self.http,
+            metrics=list(self.metrics_urls),
+            started_s=time.time(),
+        )
+        write_run_file(path, content)
+        self._resources.callback(remove_run_file, path, pid=content.pid)
+
+
+def _make_dht(bootstrap: Sequence[str] | None, host: str) -> HyperDHT:
+    if bootstrap is None:
+        return HyperDHT.bootstrapper(system_env(), host, 0)
+    return HyperDHT(system_env(), bootstrap=bootstrap, host=host)
+
+
+def _warn_of_secret(roles: frozenset[Role]) -> None:
+    if Role.AUTH not in roles:
+        logger.warning(
+            "no JWT_SECRET is set: this gateway accepts only tokens of its own home; "
+            "set the JWT_SECRET of the auth peers to accept theirs"
+        )
+    elif Role.GATEWAY not in roles:
+        logger.warning(
+            "no JWT_SECRET is set: gateways of other homes will not accept the tokens "
+            "given here; set the same JWT_SECRET for both"
+        )
+    else:
+        logger.info(
+            "no JWT_SECRET is set: tokens are signed with this home's own, which "
+            "gateways of other homes do not know"
+        )
