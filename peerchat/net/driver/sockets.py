@@ -23,8 +23,9 @@ from peerchat.net.identity import Address
 RECEIVE_BUFFER_BYTES = 1024 * 1024
 """What libudx asks the kernel for."""
 
-DRAIN_MAX = 64
-"""Reads per wake-up, so that one busy socket leaves time for the loop's other work."""
+DRAIN_MAX = 256
+"""Datagrams per wake-up, give or take one joined run: a millisecond or two of work,
+so that a busy socket leaves time for the loop's other work."""
 
 DATAGRAM_BYTES_MAX = 65536
 """Larger than any UDP payload; a joined run is at most this long too."""
@@ -37,8 +38,10 @@ _IS_LINUX = sys.platform == "linux"
 _SOL_UDP = 17
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
-_SEGMENTS_MAX = 44
-"""Datagrams of 1472 bytes that one call may carry: its total stays below 64 KiB."""
+_SEGMENTS_MAX = 64
+"""Linux' own UDP_MAX_SEGMENTS, until 6.9 doubled it."""
+_RUN_BYTES_MAX = 65_507
+"""One call may carry what fits one UDP datagram of the largest size."""
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_PROBE = 3
 _CONTROL_BYTES = 64
@@ -198,7 +201,7 @@ class RawSocket:
         batch: list[Datagram] = []
         read = self._read_joined if self._has_gro else self._read_one
         with contextlib.suppress(BlockingIOError):
-            for _ in range(DRAIN_MAX):
+            while len(batch) < DRAIN_MAX:
                 # Windows reports a peer's closed port here; other reads still work.
                 with contextlib.suppress(ConnectionResetError):
                     read(batch)
@@ -234,7 +237,9 @@ def _run_of_equal_lengths(data: Sequence[bytes], start: int) -> int:
     """Where a run ends that the kernel can cut: only its last may be shorter."""
     size = len(data[start])
     stop = start + 1
-    last = min(len(data), start + _SEGMENTS_MAX)
+    if size == 0:
+        return stop
+    last = min(len(data), start + min(_SEGMENTS_MAX, _RUN_BYTES_MAX // size))
     while stop < last and len(data[stop]) == size:
         stop += 1
     if stop < last and len(data[stop]) < size:

@@ -8,7 +8,6 @@ acknowledgement on board.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,6 +44,7 @@ class UdxStreamDriver:
         "_has_told_closed",
         "_has_told_end",
         "_is_flush_scheduled",
+        "_is_in_batch",
         "_is_paused",
         "_is_writer_waiting",
         "_machine",
@@ -54,6 +54,7 @@ class UdxStreamDriver:
         "_timer",
         "_timer_at",
         "id",
+        "packets_malformed",
     )
 
     def __init__(
@@ -65,6 +66,8 @@ class UdxStreamDriver:
     ) -> None:
         self.id = machine.local_id
         """The local stream id, which the peer puts on its packets."""
+        self.packets_malformed = 0
+        """Not UDX at all; dropped."""
         self._machine = machine
         self._clock = clock
         self._retire = retire
@@ -75,6 +78,7 @@ class UdxStreamDriver:
         self._timer_at = 0.0
         self._error: Exception | None = None
         self._is_flush_scheduled = False
+        self._is_in_batch = False
         self._is_paused = False
         self._is_writer_waiting = False
         self._has_told_end = False
@@ -180,9 +184,11 @@ class UdxStreamDriver:
         is_peer = path and source == path.address and socket is path.socket
         if not is_peer and self._is_refused(socket, source):
             return
-        # Anyone can send rubbish with a known id; it says nothing of the peer.
-        with contextlib.suppress(RemoteProtocolError):
+        try:
             self._machine.receive_packet_untrusted(packet, now)
+        except RemoteProtocolError:
+            # Anyone can send rubbish with a known id; it says nothing of the peer.
+            self.packets_malformed += 1
 
     def _is_refused(self, socket: DatagramSocket, source: Address) -> bool:
         if self._firewall is None:
@@ -191,7 +197,11 @@ class UdxStreamDriver:
 
     def batch_received(self, now: float) -> None:
         """Pass on what the batch brought, then send what it calls for."""
-        self._deliver()
+        self._is_in_batch = True
+        try:
+            self._deliver()
+        finally:
+            self._is_in_batch = False
         if self._machine.has_stream_data_to_send or self._machine.is_closed:
             self._flush(now)
         elif self._machine.has_anything_to_send:
@@ -208,7 +218,7 @@ class UdxStreamDriver:
     # -- the work
 
     def _schedule_flush(self) -> None:
-        if not self._is_flush_scheduled:
+        if not self._is_flush_scheduled and not self._is_in_batch:
             self._is_flush_scheduled = True
             self._clock.call_soon(self._scheduled_flush)
 
