@@ -401,7 +401,7 @@ class NodeRuntime:
             pid=os.getpid(),
             mode=self.mode,
             dht=self._local_address(),
-            bootstrap=list(self._bootstrap),
+            bootstrap=list(self._bootstrap) or [self._local_address()],
             roles={role.value: key for role, key in self.role_keys().items()},
             http=self.http,
             metrics=list(self.metrics_urls),

@@ -28,7 +28,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     dht: str
     """``host:port`` of its node, as this machine reaches it."""
     bootstrap: list[str] = []
-    """What it joined through; empty: its node is the first of a network."""
+    """What others join through: where it joined, or its own node."""
     roles: dict[str, str] = {}
     """Role to public key, hex."""
     http: str = ""
