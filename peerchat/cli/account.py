@@ -8,11 +8,12 @@ from peerchat.settings import Settings
 
 from .options import Invocation
 from .output import Output
-from .session import open_client, read_password, sign_in
+from .session import open_client, read_password, sign_in, warn_of_open_swarm
 
 
 async def run_register(settings: Settings, call: Invocation, email: str) -> None:
     """Make an account; does not log in."""
+    warn_of_open_swarm(settings, call.out)
     password = read_password(is_new=True)
     async with open_client(settings, call) as client:
         account = await client.register(email, password)
@@ -24,6 +25,7 @@ async def run_register(settings: Settings, call: Invocation, email: str) -> None
 
 async def run_login(settings: Settings, call: Invocation, email: str) -> None:
     """Log in, and keep the token in this home."""
+    warn_of_open_swarm(settings, call.out)
     password = read_password()
     async with open_client(settings, call) as client:
         account = await client.login(email, password)

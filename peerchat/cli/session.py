@@ -17,11 +17,23 @@ from peerchat.api import ApiError, ErrorCode
 from peerchat.settings import Settings
 
 from .options import Invocation
+from .output import Output
 
 if TYPE_CHECKING:
     from peerchat.client import Client
 
+OPEN_NOTE = (
+    "peerchat: an open swarm proves nobody's role: the password goes to whoever"
+    " announces a gateway there"
+)
+
 PASSWORD_VARIABLE = "PEERCHAT_PASSWORD"
+
+
+def warn_of_open_swarm(settings: Settings, out: Output) -> None:
+    """Say, before a password leaves this machine, what the open swarm is."""
+    if settings.is_open and not out.is_json:
+        out.note(OPEN_NOTE)
 
 
 def read_password(*, is_new: bool = False) -> str:
@@ -51,7 +63,8 @@ async def open_client(settings: Settings, call: Invocation) -> AsyncIterator[Cli
     from peerchat.logs import Logs
     from peerchat.services.node_runtime import NodeRuntime
 
-    with Logs(settings, verbosity=call.verbosity - 1, stream=sys.stderr):
+    # A command's own line says what failed; people who want more say -v.
+    with Logs(settings, verbosity=call.verbosity - 2, stream=sys.stderr):
         runtime = NodeRuntime(settings)
         await runtime.start()
         try:

@@ -55,7 +55,10 @@ class Processor:
 
     def may_have(self, model: str | None) -> bool:
         """Whether asking it for the model makes sense."""
-        return not model or self.models is None or model in self.models
+        if not model or self.models is None:
+            return True
+        # Ollama's names have a tag, and leave out ":latest" where people type them.
+        return model in self.models or f"{model}:latest" in self.models
 
 
 class Router:

@@ -8,7 +8,8 @@ In a test::
 As a program: ``python -m peerchat.testing.ollama_stub --port 0`` prints its URL. What
 a model does is in its `Behaviour`; the names of `STANDARD_MODELS` have fitting ones,
 and ``POST /_stub/behaviour`` with ``{"model": …, …}`` changes one. ``GET /_stub/state``
-gives the counters. Modelled on ollama/server/routes.go and sched.go.
+gives the counters, ``GET /_stub/idle`` gives them once nothing runs any more. Modelled
+on ollama/server/routes.go and sched.go.
 """
 
 from __future__ import annotations
@@ -148,6 +149,7 @@ class OllamaStub:
                 web.post("/api/chat", self._chat),
                 web.post("/api/generate", self._generate),
                 web.get("/_stub/state", self._get_state),
+                web.get("/_stub/idle", self._get_idle_state),
                 web.post("/_stub/behaviour", self._set_behaviour),
             ]
         )
@@ -339,6 +341,10 @@ class OllamaStub:
             self._changed.notify_all()
 
     # The stub's own endpoints.
+
+    async def _get_idle_state(self, request: web.Request) -> web.Response:
+        await self.wait_for(lambda state: not state.active and not state.waiting)
+        return await self._get_state(request)
 
     async def _get_state(self, _request: web.Request) -> web.Response:
         return _json(dataclasses.asdict(self.state))

@@ -75,9 +75,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 def test_type_read_leave(terminal: Terminal, tmp_path: Path):
-    terminal.start(
-        [str(COMMAND), "--home", str(tmp_path / "home"), "--engine", "guide"]
-    )
+    terminal.start([str(COMMAND), "--home", str(tmp_path / "home")])
     # Typed at once: what is typed while the node connects is not lost.
     terminal.type("How do I stop an answer?")
     terminal.keys("Enter")
