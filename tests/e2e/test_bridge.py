@@ -1,4 +1,4 @@
-"""The HTTP bridge of a running serve, from curl and from the openai-less side."""
+"""The HTTP bridge of a running serve, by curl."""
 
 import json
 import shutil
