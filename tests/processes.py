@@ -133,10 +133,10 @@ def run() -> Run:
     """Run ``peerchat`` to its end; never raises for a non-zero exit code."""
 
     def call(
-        *args: str, stdin: str = "", **extra: object
+        *args: str, stdin: str = "", program: list[str] | None = None, **extra: object
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(COMMAND), *args],
+            [*(program or [str(COMMAND)]), *args],
             input=stdin,
             capture_output=True,
             text=True,

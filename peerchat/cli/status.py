@@ -25,11 +25,13 @@ POLL_S = 0.1
 
 async def run_status(settings: Settings, call: Invocation) -> None:
     """What runs in this home, and whether it answers; nothing is no failure."""
+    from peerchat.services.run_file import answers
+
     out = call.out
     run = _alive(settings)
     if run is None:
         out.line("nothing runs in this home", {"running": False})
-    elif not await _answers(run):
+    elif not await answers(run):
         raise ApiError(
             ErrorCode.PEER_LOST,
             f"process {run.pid} does not answer at {run.dht}: peerchat stop clears up",
@@ -73,12 +75,12 @@ def _show(out: Output, run: RunFile, peers: Mapping[str, PeerView]) -> None:
 
 async def run_stop(settings: Settings, out: Output) -> None:
     """Stop it and wait for its end; clear up after one that crashed."""
-    from peerchat.services.run_file import read_run_file, remove_run_file
+    from peerchat.services.run_file import answers, read_run_file, remove_run_file
 
     path = settings.home.run_path
     found = read_run_file(path)
     run = _alive(settings)
-    if run is None or not await _answers(run):
+    if run is None or not await answers(run):
         remove_run_file(path)
         said = "nothing runs in this home"
         if found is not None:
@@ -103,20 +105,6 @@ def _alive(settings: Settings) -> RunFile | None:
 
     run = read_run_file(settings.home.run_path)
     return run if run is not None and is_process_alive(run.pid) else None
-
-
-async def _answers(run: RunFile) -> bool:
-    """Whether its DHT node is there: a process id alone may be somebody else's."""
-    from peerchat.net import DhtUnreachable, HyperDHT, system_env
-
-    dht = HyperDHT(system_env(), bootstrap=[run.dht], host="127.0.0.1", ephemeral=True)
-    try:
-        await dht.start()
-    except DhtUnreachable:
-        return False
-    finally:
-        await dht.close()
-    return True
 
 
 async def _wait_for_end(settings: Settings, run: RunFile) -> None:

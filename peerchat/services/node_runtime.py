@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 from peerchat.api import Account, ApiError, ErrorCode, Role, RoleHealth
 from peerchat.config import prepare_home
 from peerchat.net import PUBLIC_BOOTSTRAP, HyperDHT, system_env
-from peerchat.net.errors import DhtUnreachable, NetError
+from peerchat.net.errors import NetError
 from peerchat.net.identity import PublicKey
 from peerchat.session_file import Session
 from peerchat.settings import Settings
@@ -32,6 +32,7 @@ from .limits import Limiter
 from .metrics import RoleMetrics
 from .run_file import (
     RunFile,
+    answers,
     is_process_alive,
     read_run_file,
     remove_run_file,
@@ -238,9 +239,7 @@ class NodeRuntime:
 
     async def _attach(self, run: RunFile) -> bool:
         """Whether the serve answers, and this process now uses it (where it may)."""
-        try:
-            await self._open_dht([run.dht], LOOPBACK)
-        except DhtUnreachable:
+        if not await answers(run):
             logger.warning(
                 "process %d does not answer at %s: it is not a running serve",
                 run.pid,
@@ -255,18 +254,17 @@ class NodeRuntime:
                 "it with peerchat stop, or use another home with --home.",
                 status=409,
             )
-        if self.settings.is_solo and run.mode == "solo":
-            self.attached_to = run
-            self._bootstrap = (run.dht,)
-            return True
-        # Its node may be one that stores nothing: join where it joined.
-        await self.dht.close()
         if not self.settings.is_solo:
             return False
         self.attached_to = run
         self.mode = run.mode
-        self._bootstrap = tuple(run.bootstrap) or (run.dht,)
-        await self._open_dht(self._bootstrap, "0.0.0.0")
+        if run.mode == "solo":
+            self._bootstrap = (run.dht,)
+            await self._open_dht(self._bootstrap, LOOPBACK)
+        else:
+            # Its node may be one that stores nothing: join where it joined.
+            self._bootstrap = tuple(run.bootstrap) or (run.dht,)
+            await self._open_dht(self._bootstrap, "0.0.0.0")
         return True
 
     async def _open_dht(self, bootstrap: Sequence[str] | None, host: str) -> None:

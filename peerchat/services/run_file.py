@@ -45,6 +45,25 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
+async def answers(run: RunFile) -> bool:
+    """Whether the process's DHT node is there: a process id may be somebody else's.
+
+    Pings it from a node of its own and joins nothing: the other nodes of the swarm may
+    be out of reach from this machine's loopback address.
+    """
+    from peerchat.net import Address, HyperDHT, NetError, system_env
+
+    host, _, port = run.dht.rpartition(":")
+    if not port.isdigit():
+        return False
+    async with HyperDHT(system_env(), host="127.0.0.1", ephemeral=True) as dht:
+        try:
+            await dht.node.ping(Address(host, int(port)))
+        except NetError:
+            return False
+    return True
+
+
 def read_run_file(path: Path) -> RunFile | None:
     """What is written there; a damaged file is none, and is removed."""
     try:
