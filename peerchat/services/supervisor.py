@@ -49,6 +49,7 @@ class _Running:
     first_failure: BaseException | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """It got ready, or failed, for the first time."""
+    task: asyncio.Task[None] | None = None
 
 
 class Supervisor:
@@ -85,7 +86,7 @@ class Supervisor:
         """
         for role, runnable in roles.items():
             running = self._running[role] = _Running(role, runnable)
-            self._tasks.start(self._keep(running))
+            running.task = self._tasks.start(self._keep(running))
         for running in self._running.values():
             await running.settled.wait()
             if running.first_failure is not None:
@@ -101,11 +102,21 @@ class Supervisor:
             self._is_stopping = True
             await self._swarm.withdraw()
             if drain_s > 0:
-                await self._swarm.drain(drain_s)
+                await self._drain(drain_s)
         await self._tasks.close()
         for running in self._running.values():
             running.state = "stopped"
         self._on_change()
+
+    async def _drain(self, drain_s: float) -> None:
+        """Both kinds of callers get the same time: peers, and HTTP at the bridge."""
+        bridge = self._running.get(Role.BRIDGE)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._swarm.drain(drain_s))
+            if bridge is not None and bridge.task is not None:
+                # Cancelling it stops listening, and lets running answers end.
+                bridge.task.cancel()
+                await asyncio.wait([bridge.task])
 
     async def _keep(self, running: _Running) -> None:
         backoff_s = BACKOFF_MIN_S

@@ -208,3 +208,14 @@ async def test_data_before_connect_is_acknowledged_after_it():
     for side in (a, b):
         side.endpoint.close()
         side.socket.close()
+
+
+async def test_totals_count_streams_that_are_closed_too():
+    async with two_sides() as (a, b):
+        await write_all(a, b"x" * 100_000)
+        await b.recorder.received(100_000)
+        assert a.endpoint.totals().bytes_sent > 100_000
+        assert b.endpoint.totals().bytes_received > 100_000
+    # Leaving closed both endpoints, and with them every stream.
+    assert a.endpoint.stream_count == 0
+    assert a.endpoint.totals().bytes_sent > 100_000

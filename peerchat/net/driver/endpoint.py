@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 
 from peerchat.net.env import Datagram, DatagramReceiver, DatagramSocket, Env
 from peerchat.net.errors import LocalProtocolError
 from peerchat.net.identity import Address
 from peerchat.net.udx.packet import HEADER_BYTES, MAGIC_AND_VERSION
-from peerchat.net.udx.stream import UdxStream
+from peerchat.net.udx.stream import StreamStatistics, UdxStream
 
 from .stream import UdxStreamDriver
 
@@ -34,6 +35,28 @@ Firewall = Callable[[DatagramSocket, Address], bool]
 _PREFIX = struct.Struct("<HHI")
 
 
+@dataclass(frozen=True, slots=True)
+class UdxTotals:
+    """What all streams of an endpoint did since its start, the closed ones too."""
+
+    packets_received: int = 0
+    packets_sent: int = 0
+    packets_ignored: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    retransmits: int = 0
+    timeouts: int = 0
+
+    def plus(self, stream: StreamStatistics) -> UdxTotals:
+        """These and one more stream's."""
+        return UdxTotals(
+            **{
+                field.name: getattr(self, field.name) + getattr(stream, field.name)
+                for field in fields(UdxTotals)
+            }
+        )
+
+
 class UdxEndpoint:
     """All streams of one node, whichever of its sockets their packets come in on."""
 
@@ -42,6 +65,7 @@ class UdxEndpoint:
         self._streams: dict[int, UdxStreamDriver] = {}
         self._lingering: dict[int, float] = {}
         self._is_closed = False
+        self._closed_totals = UdxTotals()
 
     async def bind(
         self, host: str, port: int, receiver: DatagramReceiver
@@ -55,6 +79,13 @@ class UdxEndpoint:
     def stream_count(self) -> int:
         """Streams that are registered, those that linger included."""
         return len(self._streams)
+
+    def totals(self) -> UdxTotals:
+        """Counters of all streams that are or were."""
+        totals = self._closed_totals
+        for stream in self._streams.values():
+            totals = totals.plus(stream.statistics())
+        return totals
 
     def create_stream(self, *, firewall: Firewall | None = None) -> UdxStreamDriver:
         """Reserve a random id at once: the peer's first packet may come very soon.
@@ -84,8 +115,7 @@ class UdxEndpoint:
         for stream in list(self._streams.values()):
             stream.destroy()
             stream.flush()
-        self._streams.clear()
-        self._lingering.clear()
+            self._forget(stream.id)
 
     def _free_id(self) -> int:
         while True:
@@ -96,7 +126,7 @@ class UdxEndpoint:
     def _retire(self, stream: UdxStreamDriver) -> None:
         """Forget a closed stream, after a while if it was ever connected."""
         if self._is_closed or not stream.is_connected:
-            self._streams.pop(stream.id, None)
+            self._forget(stream.id)
             return
         now = self._env.clock.now()
         self._lingering[stream.id] = now + LINGER_S
@@ -116,7 +146,9 @@ class UdxEndpoint:
 
     def _forget(self, local_id: int) -> None:
         self._lingering.pop(local_id, None)
-        self._streams.pop(local_id, None)
+        stream = self._streams.pop(local_id, None)
+        if stream is not None:
+            self._closed_totals = self._closed_totals.plus(stream.statistics())
 
     def _receive(
         self,

@@ -196,6 +196,7 @@ class HyperDHT:
         router, stores = self.router.counters, self._persistent.counters
         return HyperDhtStatistics(
             dht=self.node.statistics(),
+            udx=self.endpoint.totals(),
             streams=self.endpoint.stream_count,
             servers=len(self._servers),
             connects=self._connects,

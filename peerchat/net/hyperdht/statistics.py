@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peerchat.net.dht.statistics import DhtStatistics
+from peerchat.net.driver.endpoint import UdxTotals
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,7 @@ class HyperDhtStatistics:
     """Totals since the start, but for those that say otherwise."""
 
     dht: DhtStatistics
+    udx: UdxTotals
     streams: int
     """UDX streams now, those that linger included."""
     servers: int
