@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import ClassVar
 
 from textual.app import App, SystemCommand
+from textual.events import Event, Key, Paste
 from textual.screen import ModalScreen, Screen
 
 from peerchat.api import Account, ApiError, Node, NodeState, Phase
@@ -31,6 +32,10 @@ CLOSE_TIMEOUT_S = 15.0
 
 TWICE_WITHIN_S = 3.0
 """Two presses of Ctrl+C closer than this quit."""
+
+
+EARLY_KEYS_MAX = 4096
+"""Keys before the screen stands: more than anyone types in a second."""
 
 
 class PeerchatApp(App[None]):
@@ -65,6 +70,8 @@ class PeerchatApp(App[None]):
         self._wants_local = True
         """Solo: take the local account without asking, until the user logs out."""
         self._was_login_offered = False
+        self._is_open = False
+        self._typed_early: list[Event] = []
         self._is_closing = False
         self._interrupted_s = -TWICE_WITHIN_S
         self.register_theme(DARK)
@@ -74,8 +81,22 @@ class PeerchatApp(App[None]):
     def get_default_screen(self) -> Screen[None]:
         return self.chat
 
+    async def on_event(self, event: Event) -> None:
+        """Keep what is typed before there is a prompt to type into."""
+        is_typed = isinstance(event, Key | Paste)
+        if is_typed and not self._is_open and len(self._typed_early) < EARLY_KEYS_MAX:
+            self._typed_early.append(event)
+            return
+        await super().on_event(event)
+
     def on_chat_screen_opened(self) -> None:
         """Start the node now that there is a prompt to type into."""
+        self._is_open = True
+        for event in self._typed_early:
+            # The terminal itself turned Enter into a newline until it was set up.
+            is_newline = isinstance(event, Key) and event.key == "ctrl+j"
+            self.post_message(Key("enter", "\r") if is_newline else event)
+        self._typed_early.clear()
         self._unsubscribe = self._node.subscribe(self._hear)
         self._node.start()
         self._apply(self._node.state())

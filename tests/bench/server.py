@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -10,6 +11,7 @@ import time
 import uvloop
 
 from peerchat.net import Connection, HyperDHT, KeyPair, RpcServer, system_env
+from peerchat.net.errors import ConnectionLost
 
 
 def bootstrap() -> list[str]:
@@ -25,12 +27,13 @@ async def echo(value: bytes | None, _session: object) -> bytes:
 async def count(connection: Connection, total: int) -> None:
     """Count bytes; after each ``total`` write an 8-byte little-endian count back."""
     received = 0
-    while (data := await connection.read()) is not None:
-        received += len(data)
-        if received >= total:
-            connection.write(received.to_bytes(8, "little"))
-            received = 0
-    connection.end()
+    with contextlib.suppress(ConnectionLost):  # the client is killed at the end
+        while (data := await connection.read()) is not None:
+            received += len(data)
+            if received >= total:
+                connection.write(received.to_bytes(8, "little"))
+                received = 0
+        connection.end()
 
 
 async def main() -> None:
