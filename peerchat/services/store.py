@@ -19,23 +19,39 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    event,
-    insert,
-    select,
-)
+from sqlalchemy import event, insert, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from peerchat.api import ApiError, ErrorCode
+
+from .tables import (
+    about,
+    accepted_prompts,
+    accounts,
+    metadata,
+    registration_codes,
+    secrets,
+    swarm_certificates,
+    swarm_grants,
+    swarm_invites,
+    swarm_redemptions,
+)
+
+__all__ = [
+    "Store",
+    "accepted_prompts",
+    "accounts",
+    "open_store",
+    "registration_codes",
+    "secrets",
+    "store_error",
+    "swarm_certificates",
+    "swarm_grants",
+    "swarm_invites",
+    "swarm_redemptions",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -48,40 +64,6 @@ BUSY_TIMEOUT_S = 5.0
 
 WAITING_TIMEOUT_S = 15.0
 """How long to wait for the transactions of this process."""
-
-metadata = MetaData()
-_Id = BigInteger().with_variant(Integer, "sqlite")
-
-about = Table(
-    "about",
-    metadata,
-    Column("key", String(64), primary_key=True),
-    Column("value", String(256), nullable=False),
-)
-accounts = Table(
-    "accounts",
-    metadata,
-    Column("email", String(254), primary_key=True),
-    Column("password_hash", String(128), nullable=False),
-    Column("role", String(32), nullable=False),
-    Column("created_ms", BigInteger, nullable=False),
-)
-accepted_prompts = Table(
-    "accepted_prompts",
-    metadata,
-    Column("id", _Id, primary_key=True, autoincrement=True),
-    Column("user", String(254), nullable=False),
-    Column("at_ms", BigInteger, nullable=False),
-    Index("accepted_by_user", "user", "at_ms"),
-    Index("accepted_by_time", "at_ms"),
-)
-secrets = Table(
-    "secrets",
-    metadata,
-    Column("name", String(64), primary_key=True),
-    Column("value", String(256), nullable=False),
-    Column("created_ms", BigInteger, nullable=False),
-)
 
 
 class Store:
