@@ -27,16 +27,22 @@ if TYPE_CHECKING:
         PeerNotFound,
         PeerRefused,
         PeerUnreachable,
+        RecordRefused,
         RemoteProtocolError,
         RequestTimeout,
         RpcClosed,
         RpcError,
         RpcRemoteError,
+        SeqReused,
+        SeqTooLow,
     )
     from .hyperdht import (
         PUBLIC_BOOTSTRAP,
+        RECORD_VALUE_BYTES_MAX,
         HyperDHT,
         HyperDhtStatistics,
+        MutablePutResult,
+        MutableRecord,
         NoisePayload,
         PeerRecord,
         Server,
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PUBLIC_BOOTSTRAP",
+    "RECORD_VALUE_BYTES_MAX",
     "Address",
     "Channel",
     "ConnectFailed",
@@ -61,6 +68,8 @@ __all__ = [
     "HyperDhtStatistics",
     "KeyPair",
     "LocalProtocolError",
+    "MutablePutResult",
+    "MutableRecord",
     "NetError",
     "NoisePayload",
     "PeerNotFound",
@@ -69,6 +78,7 @@ __all__ = [
     "PeerUnreachable",
     "Protomux",
     "PublicKey",
+    "RecordRefused",
     "RemoteProtocolError",
     "RequestTimeout",
     "RpcClient",
@@ -77,6 +87,8 @@ __all__ = [
     "RpcRemoteError",
     "RpcServer",
     "RpcSession",
+    "SeqReused",
+    "SeqTooLow",
     "Server",
     "Target",
     "hash_topic",
@@ -89,10 +101,11 @@ _MODULES = {
     "driver.env": "system_env",
     "env": "Env",
     "errors": "ConnectFailed ConnectionLost DhtUnreachable LocalProtocolError NetError"
-    " PeerNotFound PeerRefused PeerUnreachable RemoteProtocolError RequestTimeout"
-    " RpcClosed RpcError RpcRemoteError",
-    "hyperdht": "HyperDHT HyperDhtStatistics NoisePayload PUBLIC_BOOTSTRAP PeerRecord"
-    " Server hash_topic",
+    " PeerNotFound PeerRefused PeerUnreachable RecordRefused RemoteProtocolError"
+    " RequestTimeout RpcClosed RpcError RpcRemoteError SeqReused SeqTooLow",
+    "hyperdht": "HyperDHT HyperDhtStatistics MutablePutResult MutableRecord"
+    " NoisePayload PUBLIC_BOOTSTRAP PeerRecord RECORD_VALUE_BYTES_MAX Server"
+    " hash_topic",
     "identity": "Address PublicKey Target",
     "mux.protomux": "Channel Protomux",
     "rpc.client": "RpcClient",

@@ -11,6 +11,9 @@ NetError
 │   └── PeerUnreachable       known, but no packet gets through
 ├── DhtUnreachable            no DHT node answers at all
 ├── RequestTimeout            one request was not answered in time
+├── RecordRefused             no DHT node stores a mutable record, for what it keeps
+│   ├── SeqReused             another value is kept under the same seq
+│   └── SeqTooLow             a value with a higher seq is kept
 └── RpcError                  a remote procedure call failed
     ├── RpcRemoteError        the remote handler threw; carries its message and code
     └── RpcClosed             the channel closed before the answer came
@@ -65,6 +68,18 @@ class DhtUnreachable(NetError):
 
 class RequestTimeout(NetError):
     """A request was sent, and retried, and not answered."""
+
+
+class RecordRefused(NetError):
+    """DHT nodes keep a mutable record that the new one does not replace."""
+
+
+class SeqReused(RecordRefused):
+    """Another value is kept under the same seq."""
+
+
+class SeqTooLow(RecordRefused):
+    """A value with a higher seq is kept."""
 
 
 class RpcError(NetError):

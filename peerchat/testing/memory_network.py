@@ -1,7 +1,8 @@
 """A DHT and its connections inside one process, for tests of services.
 
 `MemoryNetwork.node` gives what `HyperDHT` gives to services: announcements are a
-dictionary, connections are real ones (secretstream, Protomux) over in-memory streams.
+dictionary, and so are mutable records, under the rules of real nodes; connections are
+real ones (secretstream, Protomux) over in-memory streams.
 Nodes can be killed, which announces nothing and ends connections as a power cut does,
 and cut off, which keeps them alive but alone.
 """
@@ -16,6 +17,13 @@ from peerchat.net.driver.connection import Connection
 from peerchat.net.errors import ConnectionLost, DhtUnreachable, PeerNotFound
 from peerchat.net.errors import PeerUnreachable as Unreachable
 from peerchat.net.hyperdht.messages import PeerRecord
+from peerchat.net.hyperdht.mutable import (
+    MutableRecord,
+    put_error,
+    refusal,
+    sign_mutable,
+)
+from peerchat.net.hyperdht.storage import MutablePutResult
 from peerchat.net.identity import Address, PublicKey, Target
 
 from .network import SeededRandom
@@ -40,6 +48,8 @@ class MemoryNetwork:
     def __init__(self, seed: int | str = 0) -> None:
         self.random = SeededRandom(f"memory network {seed}")
         self.topics: dict[Target, dict[PublicKey, MemoryDht]] = {}
+        self.records: dict[PublicKey, MutableRecord] = {}
+        """Mutable records, by their owners."""
         self.servers: dict[PublicKey, MemoryServer] = {}
         self.lookups = 0
         self.is_down = False
@@ -111,6 +121,26 @@ class MemoryDht:
     async def unannounce(self, target: Target, key_pair: KeyPair) -> None:
         self._check()
         self.network.topics.get(target, {}).pop(key_pair.public_key, None)
+
+    async def mutable_put(
+        self, key_pair: KeyPair, value: bytes, seq: int = 0
+    ) -> MutablePutResult:
+        """As `HyperDHT.mutable_put`, refusals included."""
+        record = sign_mutable(key_pair, value, seq)
+        self._check()
+        error = put_error(self.network.records.get(key_pair.public_key), record)
+        if error is not None:
+            raise refusal(error, "the network", seq)
+        self.network.records[key_pair.public_key] = record
+        return MutablePutResult(seq, record.signature, stored=1)
+
+    async def mutable_get(
+        self, public_key: PublicKey, seq: int = 0, latest: bool = True
+    ) -> MutableRecord | None:
+        """As `HyperDHT.mutable_get`; there is one version, so it is the latest."""
+        self._check()
+        record = self.network.records.get(public_key)
+        return record if record is not None and record.seq >= seq else None
 
     async def connect(
         self,

@@ -16,6 +16,7 @@ from peerchat.net.hyperdht.messages import (
     NoisePayload,
     PeerRecord,
 )
+from peerchat.net.hyperdht.mutable import MutablePut, sign_mutable
 from peerchat.net.identity import Address
 from tests.sim.hyperdht_world import Accepting, keys, simulate, swap
 
@@ -46,6 +47,9 @@ def some_value(chance: random.Random) -> bytes | None:
                 chance.choice([0, 2**53]),
             ).encode(),
             NoisePayload(error=1).encode(),
+            MutablePut(
+                SERVER.public_key, sign_mutable(SERVER, noise[:999], seq=len(noise))
+            ).encode(),
             noise,
             None,
         ]

@@ -45,6 +45,24 @@ def test_reading_does_not_renew():
     assert [cache.get("a", now) for now in range(0, 60, 10)][-2:] == [None, None]
 
 
+def test_reading_renews_where_that_is_asked_for():
+    cache = ExpiringCache[str, int](age_s=30, is_renewed_by_reading=True)
+    cache.set("read", 1, now=0)
+    cache.set("unread", 2, now=0)
+    assert [cache.get("read", now) for now in range(0, 100, 10)] == [1] * 10
+    assert cache.get("unread", 100) is None
+
+
+def test_reading_does_not_grow_a_cache_beyond_two_generations():
+    cache = ExpiringCache[int, int](size_max=10, is_renewed_by_reading=True)
+    for index in range(1000):
+        cache.set(index, index, now=0)
+        for read in range(index - 30, index + 1):
+            cache.get(read, now=0)
+        assert len(cache) <= 20
+        assert cache.get(index, now=0) == index
+
+
 def test_a_cache_never_holds_more_than_two_generations():
     cache = ExpiringCache[int, int](size_max=10)
     for index in range(1000):

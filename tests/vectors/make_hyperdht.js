@@ -47,6 +47,27 @@ out.announce = {
   renew: hex(c.encode(m.announce, { peer: null, refresh: fill(24), signature: null, bump: 0 }))
 }
 
+// Value lengths and seqs at which an encoding changes its form.
+out.mutables = [
+  { seq: 0, value: Buffer.alloc(0) },
+  { seq: 1, value: Buffer.from('a value') },
+  { seq: 253, value: Buffer.alloc(252, 5) },
+  { seq: 70000, value: Buffer.alloc(253, 6) },
+  { seq: Number.MAX_SAFE_INTEGER, value: Buffer.alloc(1000, 7) }
+].map(({ seq, value }) => {
+  const signature = Persistent.signMutable(seq, value, A)
+  return {
+    seq,
+    value: hex(value),
+    seqBytes: hex(c.encode(c.uint, seq)),
+    signature: hex(signature),
+    put: hex(c.encode(m.mutablePutRequest, { publicKey: A.publicKey, seq, value, signature })),
+    record: hex(c.encode(m.mutableGetResponse, { seq, value, signature }))
+  }
+})
+out.immutables = [Buffer.alloc(0), Buffer.from('a value'), Buffer.alloc(1000, 7)]
+  .map(value => ({ value: hex(value), target: hex(DHT.hash(value)) }))
+
 out.handshakes = [
   { mode: 0, noise: Buffer.from([1, 2, 3]), peerAddress: null, relayAddress: null },
   { mode: 1, noise: Buffer.alloc(300, 7), peerAddress: addr('127.0.0.1', 258), relayAddress: null },

@@ -4,9 +4,9 @@ Entries enter the young generation; when two thirds of the age have passed, or t
 young one is full, it becomes the old one and the former old one is dropped. An entry
 so lives between 2/3 and 4/3 of the age, or less under pressure, and no store ever
 holds more than twice its size. Nothing here reads a clock: callers pass ``now``.
-Source: npm xache 1.3.0, record-cache 1.2.0; docs/PROTOCOL.md section 5.3. Unlike xache,
-reading does not lengthen a life: a forward to a dead server should not live on
-because people keep asking for it.
+Source: npm xache 1.3.0, record-cache 1.2.0; docs/PROTOCOL.md section 5.3. Unlike in
+xache, reading lengthens a life only where that is asked for: a forward to a dead server
+should not live on because people keep asking for it.
 """
 
 from __future__ import annotations
@@ -51,11 +51,22 @@ class _Generations:
 
 
 class ExpiringCache(Generic[K, V]):
-    """A mapping whose entries expire."""
+    """A mapping whose entries expire.
+
+    Args:
+        size_max: of one generation.
+        age_s: about how long an entry lives.
+        is_renewed_by_reading: what is read moves to the young generation, as in xache.
+    """
 
     def __init__(
-        self, size_max: int = STORE_SIZE_MAX, age_s: float = STORE_AGE_S
+        self,
+        size_max: int = STORE_SIZE_MAX,
+        age_s: float = STORE_AGE_S,
+        *,
+        is_renewed_by_reading: bool = False,
     ) -> None:
+        self._is_renewed_by_reading = is_renewed_by_reading
         self._generations = _Generations(size_max, age_s)
         self._young: dict[K, V] = {}
         self._old: dict[K, V] = {}
@@ -66,7 +77,12 @@ class ExpiringCache(Generic[K, V]):
     def get(self, key: K, now: float) -> V | None:
         self._expire(now)
         value = self._young.get(key)
-        return self._old.get(key) if value is None else value
+        if value is not None:
+            return value
+        value = self._old.get(key)
+        if value is not None and self._is_renewed_by_reading:
+            self.set(key, value, now)
+        return value
 
     def set(self, key: K, value: V, now: float) -> None:
         """Store, or replace and renew."""

@@ -17,6 +17,17 @@ class Command(IntEnum):
     LOOKUP = 3
     ANNOUNCE = 4
     UNANNOUNCE = 5
+    MUTABLE_PUT = 6
+    MUTABLE_GET = 7
+    IMMUTABLE_PUT = 8
+    IMMUTABLE_GET = 9
+
+
+class PutError(IntEnum):
+    """Why a node does not store a mutable record; codes of dht-rpc responses."""
+
+    SEQ_REUSED = 16
+    SEQ_TOO_LOW = 17
 
 
 class Mode(IntEnum):

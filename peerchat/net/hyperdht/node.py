@@ -46,11 +46,13 @@ from .messages import (
     decode_lookup_reply_untrusted,
     decode_peer_untrusted,
 )
+from .mutable import MutableRecord
 from .persistent import Persistent
 from .records import announce_at, unannounce_at
 from .router import Router
 from .server import Server
 from .statistics import HyperDhtStatistics
+from .storage import MutablePutResult, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +127,7 @@ class HyperDHT:
             on_request=self._receive_request,
             on_network_update=self._network_updated,
         )
+        self._storage = Storage(env.clock, self.node, is_first=self.is_first)
 
     @classmethod
     def bootstrapper(cls, env: Env, host: str, port: int) -> HyperDHT:
@@ -208,6 +211,7 @@ class HyperDHT:
             relayed=router.relayed,
             returned=router.returned,
             records=self._persistent.record_count,
+            values=len(self._storage.store),
             forwards=len(self.router),
             lookups=stores.lookups,
             announces=stores.announces,
@@ -305,6 +309,28 @@ class HyperDHT:
                     relays = record.relay_addresses or (reply.from_address,)
                     return PeerRecord(public_key, relays)
         return None
+
+    # Records
+
+    async def immutable_put(self, value: bytes) -> Target:
+        """Store a value under its hash; see `Storage.immutable_put`."""
+        return await self._storage.immutable_put(value)
+
+    async def immutable_get(self, target: Target) -> bytes | None:
+        """The value that hashes to ``target``; see `Storage.immutable_get`."""
+        return await self._storage.immutable_get(target)
+
+    async def mutable_put(
+        self, key_pair: KeyPair, value: bytes, seq: int = 0
+    ) -> MutablePutResult:
+        """Store a version under our key; see `Storage.mutable_put`."""
+        return await self._storage.mutable_put(key_pair, value, seq)
+
+    async def mutable_get(
+        self, public_key: PublicKey, seq: int = 0, latest: bool = True
+    ) -> MutableRecord | None:
+        """What a key's holder stored; see `Storage.mutable_get`."""
+        return await self._storage.mutable_get(public_key, seq, latest)
 
     # Connections
 
@@ -441,7 +467,7 @@ class HyperDHT:
             case Command.UNANNOUNCE:
                 self._persistent.receive_unannounce(request, node_id)
             case _:
-                return False
+                return self._storage.store.receive(request)
         return True
 
 

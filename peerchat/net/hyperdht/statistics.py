@@ -35,6 +35,8 @@ class HyperDhtStatistics:
     """Answers passed back for others."""
     records: int
     """Announcements of others kept now."""
+    values: int
+    """Mutable and immutable records kept now."""
     forwards: int
     """Servers that this node is a relay of now."""
     lookups: int
