@@ -227,7 +227,11 @@ class NodeState:
     phase: Phase = Phase.STARTING
     problem: str = ""
     mode: str = "solo"
-    """``solo`` or ``open``."""
+    """``solo``, ``open`` or ``private``."""
+    swarm: str = ""
+    """Name of the private swarm."""
+    is_swarm_admin: bool = False
+    """May invite others into it."""
     account: Account | None = None
     peers: tuple[PeerView, ...] = ()
     models: tuple[ModelInfo, ...] = ()
@@ -246,6 +250,86 @@ class NodeState:
     """``host:port`` that others can bootstrap from, when there is one."""
 
 
+@dataclass(frozen=True, slots=True)
+class SwarmView:
+    """A private swarm that this home belongs to."""
+
+    name: str
+    is_current: bool
+    is_owner: bool
+    """This home holds the root key."""
+    is_admin: bool
+    """May invite and certify others."""
+    roles: tuple[str, ...] = ()
+    """What this peer may serve there."""
+    not_after_s: int = 0
+    """Until when its certificate is valid, Unix time."""
+    root: str = ""
+    """The swarm's root public key, hex."""
+
+
+@dataclass(frozen=True, slots=True)
+class InviteView:
+    """An invite of this home, without its secret parts."""
+
+    invite_id: str
+    name: str
+    """For whom, in the inviter's words."""
+    roles: tuple[str, ...]
+    uses_left: int
+    expires_s: int
+    state: str
+    """``open``, ``used``, ``expired`` or ``withdrawn``."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A peer that this home certified."""
+
+    peer: str
+    """The peer's identity key, hex."""
+    name: str
+    roles: tuple[str, ...]
+    serial: str
+    """Of its newest certificate, hex."""
+    not_after_s: int
+    is_revoked: bool = False
+
+
+class Swarms(Protocol):
+    """Private swarms, for the app; raises `ApiError`."""
+
+    async def swarms(self) -> Sequence[SwarmView]: ...
+
+    async def create_swarm(self, name: str, passphrase: str = "") -> SwarmView:
+        """Make a swarm that this home owns, and go into it."""
+
+    async def join_swarm(self, line: str) -> SwarmView:
+        """Redeem an invite, and go into its swarm."""
+
+    async def use_swarm(self, name: str) -> None:
+        """Leave what runs now and join another one; empty: solo."""
+
+    async def invite(
+        self,
+        *,
+        roles: Sequence[str] = (),
+        uses: int = 1,
+        expires_s: float = 24 * 3600.0,
+        name: str = "",
+    ) -> str:
+        """One line that lets somebody in."""
+
+    async def invites(self) -> Sequence[InviteView]: ...
+
+    async def withdraw_invite(self, invite_id: str) -> None: ...
+
+    async def members(self) -> Sequence[MemberView]: ...
+
+    async def revoke_member(self, peer: str, passphrase: str = "") -> None:
+        """Cut a peer off, now and for good; needs the root key."""
+
+
 class Node(Protocol):
     """The node as the app sees it.
 
@@ -262,9 +346,20 @@ class Node(Protocol):
     def subscribe(self, listener: Callable[[NodeState], None]) -> Callable[[], None]:
         """Hear of every new state, **on the node's thread**; returns the undo."""
 
-    async def register(self, email: str, password: str) -> Account: ...
+    @property
+    def private_swarms(self) -> Swarms:
+        """Create, join, invite, revoke."""
+
+    async def register(self, email: str, password: str, code: str = "") -> Account:
+        """Make an account and log in; some swarms want a registration code."""
 
     async def login(self, email: str, password: str) -> Account: ...
+
+    async def change_password(self, old: str, new: str) -> None:
+        """Also ends every older session, but not this one."""
+
+    async def logout_everywhere(self) -> None:
+        """End every session of this account, this one too."""
 
     async def use_local_account(self) -> Account:
         """Go on as the local user; only in solo mode."""

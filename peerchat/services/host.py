@@ -32,6 +32,7 @@ from peerchat.net.errors import NetError
 from peerchat.settings import Settings
 
 from .host_answer import HostAnswer, Reading, run_in
+from .host_swarms import HostSwarms
 from .node_runtime import NodeRuntime
 from .swarm import api_error_of
 from .tasks import Tasks
@@ -89,6 +90,7 @@ class NodeHost:
         self._listeners_lock = threading.Lock()
         self._push: asyncio.TimerHandle | None = None
         self._is_started = False
+        self._swarms = HostSwarms()
 
     # What the app calls, on its own thread
 
@@ -113,13 +115,26 @@ class NodeHost:
 
         return undo
 
-    async def register(self, email: str, password: str) -> Account:
-        """Make an account and log in."""
-        return await self._call(self._register(email, password))
+    @property
+    def private_swarms(self) -> HostSwarms:
+        """Create, join, invite, revoke."""
+        return self._swarms
+
+    async def register(self, email: str, password: str, code: str = "") -> Account:
+        """Make an account and log in; some swarms want a registration code."""
+        return await self._call(self._register(email, password, code))
 
     async def login(self, email: str, password: str) -> Account:
         """Log in; raises `ApiError`."""
         return await self._call(self._login(email, password))
+
+    async def change_password(self, old: str, new: str) -> None:
+        """Also ends every older session, but not this one."""
+        await self._call(self._change_password(old, new))
+
+    async def logout_everywhere(self) -> None:
+        """End every session of this account, this one too."""
+        await self._call(self._logout_everywhere())
 
     async def use_local_account(self) -> Account:
         """Go on as the local user; only in solo mode."""
@@ -305,9 +320,17 @@ class NodeHost:
             raise _not_ready(self._state)
         return self._runtime
 
-    async def _register(self, email: str, password: str) -> Account:
+    async def _register(self, email: str, password: str, code: str) -> Account:
+        if code:
+            raise _not_yet("Registration codes")
         await self._ready().client.register(email, password)
         return await self._login(email, password)
+
+    async def _change_password(self, old: str, new: str) -> None:
+        raise _not_yet("Changing a password")
+
+    async def _logout_everywhere(self) -> None:
+        raise _not_yet("Logging out everywhere")
 
     async def _login(self, email: str, password: str) -> Account:
         client = self._ready().client
@@ -381,6 +404,12 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def _not_yet(what: str) -> ApiError:
+    return ApiError(
+        ErrorCode.INVALID_REQUEST, f"{what} is not available yet.", status=501
+    )
 
 
 def _not_ready(state: NodeState) -> ApiError:
