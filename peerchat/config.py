@@ -23,6 +23,7 @@ from .api import ApiError, ErrorCode
 from .options import OPTIONS, Option
 from .sanitize import display_line
 from .settings import Home, Settings
+from .swarm_files import current_path, read_current
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def load_settings(
         overrides: what the command line or the caller says, by the names of the
             fields of `Settings`; ``home`` is a path. None means not given.
         environ: instead of the process's environment.
-        for_dht: the command `peerchat dht`, which joins no swarm.
+        for_dht: the command joins no swarm (`peerchat dht`), or one that is not a
+            setting yet (`peerchat swarm join`).
 
     Raises:
         ConfigError: a value that cannot be used, in one line.
@@ -122,6 +124,10 @@ def explain_settings(
         sources[option.field] = source
         if source is not DEFAULT:
             values[option.field] = _parse(option, found, source)
+    is_asked = sources["swarm"] is not DEFAULT or values.get("is_open") or for_dht
+    if not is_asked and (current := read_current(home)):
+        values["swarm"] = current
+        sources["swarm"] = Source("file", str(current_path(home)))
     settings = Settings(home=home, **values)  # type: ignore[arg-type]
     _check_together(settings, sources, for_dht=for_dht)
     return Explained(settings, sources, _warnings_about(settings, sources))
@@ -228,8 +234,9 @@ def _check_together(
         return
     if settings.bootstrap and settings.is_solo:
         raise ConfigError(
-            f"bootstrap (from {sources['bootstrap']}) needs a swarm to join: add "
-            "--open for the open one, or leave bootstrap out to stay on this machine."
+            f"bootstrap (from {sources['bootstrap']}) needs a swarm to join: name one "
+            "with --swarm (peerchat swarm create, or join), add --open for the open "
+            "one, or leave bootstrap out to stay on this machine."
         )
     if settings.is_open and settings.swarm:
         raise ConfigError(
@@ -266,7 +273,8 @@ def prepare_home(home: Home) -> list[str]:
         ConfigError: a folder cannot be made or written to.
     """
     repaired: list[str] = []
-    for folder in (home.config_dir, home.data_dir, home.state_dir, home.log_dir):
+    folders = (home.config_dir, home.data_dir, home.state_dir, home.log_dir)
+    for folder in (*folders, *_swarm_dirs(home)):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not _is_shared(folder):
@@ -293,9 +301,15 @@ def _is_shared(folder: Path) -> bool:
     return is_sticky or Path.home().is_relative_to(folder)
 
 
+def _swarm_dirs(home: Home) -> list[Path]:
+    found = [path for path in home.swarms_dir.glob("*") if path.is_dir()]
+    return [home.swarms_dir, *found] if home.swarms_dir.is_dir() else []
+
+
 def _secret_paths(home: Home) -> tuple[Path, ...]:
     store = home.store_path
     return (
+        *home.swarms_dir.glob("*/*"),
         home.config_path,
         store,
         store.with_name(store.name + "-wal"),

@@ -11,15 +11,22 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from .api import Role
+from .swarm_files import NO_SWARM, parse_swarm_name
 
 Parser = Callable[[object], object]
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PROMPT_BYTES_CEILING = 1024 * 1024
 """No prompt limit above the largest body that the bridge takes."""
+
+REGISTRATIONS = ("open", "approval", "invite")
+BCRYPT_COST_MIN = 10
+"""Below it a stolen store is guessed through in days."""
+BCRYPT_COST_MAX = 15
+"""About three seconds a password; every step above doubles it."""
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 
@@ -151,6 +158,27 @@ def _is_ipv4(text: str) -> bool:
     return True
 
 
+def _swarm(value: object) -> str:
+    text = _text(value).lower()
+    return "" if text == NO_SWARM else parse_swarm_name(text)
+
+
+def _database_url(value: object) -> str:
+    """Read a URL; what is wrong with it is said without showing its password."""
+    text = _text(value)
+    wanted = "a URL such as postgresql+asyncpg://user:password@host/database"
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if parts.scheme not in ("postgresql", "postgresql+asyncpg"):
+        raise ValueError(wanted)
+    if not parts.path.strip("/"):
+        raise ValueError(wanted)
+    return urlunsplit(parts._replace(scheme="postgresql+asyncpg"))
+
+
 def _roles(value: object) -> frozenset[Role]:
     words = [word.lower() for word in _items(value)]
     if "all" in words:
@@ -202,7 +230,29 @@ _PORT = _whole(0, 65535)
 OPTIONS: tuple[Option, ...] = (
     Option("bootstrap", parse_bootstrap, "--bootstrap", ("PEERCHAT_BOOTSTRAP",)),
     Option("is_open", _switch, "--open", ("PEERCHAT_OPEN",), "open"),
-    Option("swarm", _text, "--swarm", ("PEERCHAT_SWARM",)),
+    Option("swarm", _swarm, "--swarm", ("PEERCHAT_SWARM",)),
+    Option(
+        "swarm_refresh_s",
+        _number(1, 24 * 3600),
+        variables=("PEERCHAT_SWARM_REFRESH_S",),
+    ),
+    Option(
+        "registration",
+        _one_of(*REGISTRATIONS),
+        "--registration",
+        ("PEERCHAT_REGISTRATION",),
+    ),
+    Option(
+        "database_url",
+        _database_url,
+        variables=("PEERCHAT_DATABASE_URL",),
+        is_secret=True,
+    ),
+    Option(
+        "bcrypt_cost",
+        _whole(BCRYPT_COST_MIN, BCRYPT_COST_MAX),
+        variables=("PEERCHAT_BCRYPT_COST",),
+    ),
     Option("roles", _roles, "--role", ("PEERCHAT_ROLES",)),
     Option("http_host", _host, "--http-host", ("PEERCHAT_HTTP_HOST",)),
     Option("http_port", _PORT, "--http-port", ("PEERCHAT_HTTP_PORT", "PORT")),

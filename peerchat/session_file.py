@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .api import ApiError, ErrorCode
 from .settings import Settings
+from .swarm_files import read_root
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,12 @@ class Session:
 
 
 def swarm_scope(settings: Settings) -> str:
-    """The name under which a swarm's session is kept."""
+    """The name under which a swarm's session is kept.
+
+    A private swarm's is its root key: a name may be given to another swarm later.
+    """
     if settings.swarm:
-        return f"swarm:{settings.swarm}"
+        return f"swarm:{read_root(settings.home, settings.swarm) or settings.swarm}"
     return "open" if settings.is_open else "solo"
 
 

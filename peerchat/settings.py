@@ -13,6 +13,11 @@ from .api import Role
 PROMPT_BYTES_MAX = 256 * 1024
 """Longest prompt, in bytes of UTF-8, that any hop accepts by default."""
 
+SWARM_REFRESH_S = 120.0
+"""Between two looks at the swarm record: how long a revoked peer goes on at most."""
+
+BCRYPT_COST = 12
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -38,6 +43,11 @@ class Home:
         return self.data_dir / "identity.seed"
 
     @property
+    def swarms_dir(self) -> Path:
+        """A folder for each private swarm: see `peerchat.swarm_files`."""
+        return self.data_dir / "swarms"
+
+    @property
     def session_path(self) -> Path:
         """Who is logged in, and the token: JSON, mode 0600."""
         return self.state_dir / "session.json"
@@ -57,6 +67,13 @@ class Settings:
     """``[ip@]host:port`` each; empty: a DHT of its own here; None: the public nodes."""
     is_open: bool = False
     swarm: str = ""
+    """Name of a private swarm of this home; empty: none."""
+    swarm_refresh_s: float = SWARM_REFRESH_S
+    registration: str = "open"
+    """Who may make an account: ``open``, ``approval`` or ``invite``."""
+    database_url: str = field(default="", repr=False)
+    """PostgreSQL that several machines share; empty: SQLite of this home."""
+    bcrypt_cost: int = BCRYPT_COST
     roles: frozenset[Role] = field(default_factory=frozenset)
     http_host: str = "127.0.0.1"
     http_port: int = 3000

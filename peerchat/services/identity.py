@@ -2,7 +2,9 @@
 
 One seed of 32 bytes belongs to one home. Every role listens under a key pair of its
 own, because the same method name means different things on different roles; all are
-derived, so that a peer is found under the same keys after a restart.
+derived, so that a peer is found under the same keys after a restart. In a private swarm
+(`Identity.in_swarm`) all of them are others: two swarms cannot tell that they share a
+peer.
 """
 
 from __future__ import annotations
@@ -19,10 +21,17 @@ from pathlib import Path
 
 from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.net.crypto.primitives import SEED_BYTES, KeyPair, blake2b_256
+from peerchat.net.identity import PublicKey
 
 logger = logging.getLogger(__name__)
 
 _PURPOSE = b"peerchat key pair: "
+_SWARM = b"peerchat private swarm: "
+
+
+CERTIFIED_ROLES = (Role.AUTH, Role.GATEWAY, Role.PROCESSOR)
+"""Roles that a peer of a private swarm must be certified for; a bridge serves only
+programs of its own machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,21 @@ class Identity:
     def role_key_pair(self, role: Role) -> KeyPair:
         """The key pair under which a role listens."""
         return self.key_pair(f"role {role.value}")
+
+    def in_swarm(self, root: PublicKey) -> Identity:
+        """Who this peer is in the private swarm with this root key."""
+        return Identity(blake2b_256(_SWARM, root, key=self.seed))
+
+    @property
+    def peer_key_pair(self) -> KeyPair:
+        """The peer's name in a private swarm: what certificates are for."""
+        return self.key_pair("peer")
+
+    def purpose_key_pair(self, purpose: str) -> KeyPair:
+        """The key pair that a certificate lists for one of `trust.keys.PURPOSES`."""
+        if purpose in CERTIFIED_ROLES:
+            return self.role_key_pair(Role(purpose))
+        return self.key_pair(purpose)
 
 
 def load_identity(path: Path) -> Identity:
