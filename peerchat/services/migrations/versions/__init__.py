@@ -1,0 +1,1 @@
+"""One file for each schema version; never changed once released."""

@@ -1,0 +1,72 @@
+"""Brings a store to the schema that this peerchat knows, in one transaction.
+
+The steps are alembic's, in `migrations/versions`. Several processes may start at once:
+the first one works and the others wait, by SQLite's write lock or an advisory lock. A
+store that is up to date costs one query, and loads nothing of alembic.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from peerchat.api import ApiError, ErrorCode
+
+from .database import exclusive
+from .tables import about
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 2
+"""Of the newest migration; each one writes its own into ``about``."""
+
+FIRST_REVISION = "v0001"
+"""What stores of peerchat 0.1 have; they were made without alembic."""
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+async def bring_up_to_date(connection: AsyncConnection) -> None:
+    """Make what is missing; needs a transaction.
+
+    Raises:
+        ApiError: STORE_FAILED; a later peerchat wrote it.
+    """
+    await exclusive(connection, "schema")
+    version = await connection.run_sync(_version)
+    if version > SCHEMA_VERSION:
+        raise ApiError(
+            ErrorCode.STORE_FAILED,
+            f"The store was written by a later peerchat (schema {version}). "
+            "Upgrade peerchat, or use another home with --home.",
+        )
+    if version < SCHEMA_VERSION:
+        await connection.run_sync(_upgrade, version)
+        if version:
+            logger.info("upgraded the store from schema %d", version)
+
+
+def _version(connection: Connection) -> int:
+    """0: nothing is there yet."""
+    if not inspect(connection).has_table(about.name):
+        return 0
+    query = select(about.c.value).where(about.c.key == "schema_version")
+    return int(connection.scalar(query) or 0)
+
+
+def _upgrade(connection: Connection, version: int) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    # It tells of every step, which is of interest only to who writes one.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    if version and not inspect(connection).has_table("alembic_version"):
+        command.stamp(config, FIRST_REVISION)
+    command.upgrade(config, "head")
