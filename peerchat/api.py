@@ -283,6 +283,16 @@ class InviteView:
 
 
 @dataclass(frozen=True, slots=True)
+class InvitePreview:
+    """What an invite says of itself before it is used; not yet proven by anyone."""
+
+    swarm: str
+    root: str
+    """The swarm's root public key, hex."""
+    expires_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemberView:
     """A peer that this home certified."""
 
@@ -303,6 +313,9 @@ class Swarms(Protocol):
 
     async def create_swarm(self, name: str, passphrase: str = "") -> SwarmView:
         """Make a swarm that this home owns, and go into it."""
+
+    async def read_invite(self, line: str) -> InvitePreview:
+        """Read an invite without using it or asking anybody."""
 
     async def join_swarm(self, line: str) -> SwarmView:
         """Redeem an invite, and go into its swarm."""
@@ -327,7 +340,12 @@ class Swarms(Protocol):
     async def members(self) -> Sequence[MemberView]: ...
 
     async def revoke_member(self, peer: str, passphrase: str = "") -> None:
-        """Cut a peer off, now and for good; needs the root key."""
+        """Cut a peer off, now and for good; needs the root key.
+
+        Raises:
+            ApiError: ``UNAUTHORIZED`` when the root key is locked and the passphrase
+                is missing or wrong: ask for it and try again.
+        """
 
 
 class Node(Protocol):
