@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peerchat.api import ApiError, ErrorCode, InviteView, MemberView, SwarmView
+from peerchat.api import (
+    ApiError,
+    ErrorCode,
+    InvitePreview,
+    InviteView,
+    MemberView,
+    SwarmView,
+)
 
 
 class HostSwarms:
@@ -16,6 +23,10 @@ class HostSwarms:
 
     async def create_swarm(self, name: str, passphrase: str = "") -> SwarmView:
         """Make a swarm that this home owns, and go into it."""
+        raise _not_yet()
+
+    async def read_invite(self, line: str) -> InvitePreview:
+        """Read an invite without using it or asking anybody."""
         raise _not_yet()
 
     async def join_swarm(self, line: str) -> SwarmView:
