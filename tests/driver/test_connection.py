@@ -95,15 +95,15 @@ async def test_destroy_fails_the_other_sides_waiters() -> None:
     assert a.write(b"x") is False
 
 
-@pytest.mark.parametrize("garbage", [b"\x01\x00\x00x", bytes(100), b"\xff" * 59])
+@pytest.mark.parametrize("garbage", [b"\x01\x00\x00x", bytes(100), b"\xff" * 60])
 async def test_wrong_bytes_destroy_the_connection(garbage: bytes) -> None:
     stream, other = memory_stream_pair()
     result, _ = handshake_pair(A, B, SeededRandom(1))
     connection = Connection(stream, result, clock=SimClock(), random=SeededRandom(2))
     sink = Sink()
     other.set_receiver(sink)
-    # A length that promises more than came is not wrong yet.
-    other.write(garbage if garbage[0] != 255 else garbage[:3] + bytes(2**24))
+    # The first frame is refused as soon as it is longer than it may be.
+    other.write(garbage)
     with pytest.raises(ConnectionLost, match="protocol violation"):
         await connection.wait_opened()
     await connection.wait_closed()
@@ -245,3 +245,42 @@ async def test_with_mux_an_end_is_answered_with_an_end() -> None:
     await asyncio.gather(a.wait_closed(), b.wait_closed())
     assert a.error is None
     assert b.error is None
+
+
+async def test_a_drain_handler_that_fails_closes_the_connection() -> None:
+    a, b = memory_connection_pair(A, B)
+    mine, theirs = a.mux.create_channel("x"), b.mux.create_channel("x")
+    assert mine is not None
+    assert theirs is not None
+    closed: list[str] = []
+
+    def on_drain() -> None:
+        raise RuntimeError("a bug")
+
+    mine.on_drain = on_drain
+    mine.open()
+    theirs.open()
+    b.add_close_callback(lambda: closed.append("b"))
+    while mine.send(0, bytes(10_000)):
+        pass
+    await a.wait_closed()
+    assert isinstance(a.error, ConnectionLost)
+    assert a.error.reason == "internal error"
+    await b.wait_closed()
+    assert closed == ["b"]
+
+
+async def test_a_close_handler_that_fails_does_not_keep_the_news_from_others() -> None:
+    a, _ = memory_connection_pair(A, B)
+    told = asyncio.Event()
+
+    def on_close(is_remote: bool) -> None:
+        raise RuntimeError("a bug")
+
+    channel = a.mux.create_channel("x", on_close=on_close)
+    assert channel is not None
+    channel.open()
+    a.add_close_callback(told.set)
+    a.destroy()
+    async with asyncio.timeout(5):
+        await told.wait()

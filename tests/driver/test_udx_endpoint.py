@@ -219,3 +219,29 @@ async def test_totals_count_streams_that_are_closed_too():
     # Leaving closed both endpoints, and with them every stream.
     assert a.endpoint.stream_count == 0
     assert a.endpoint.totals().bytes_sent > 100_000
+
+
+async def test_a_receiver_that_fails_does_not_keep_others_from_their_packets(caplog):
+    a, b = await open_side(False), await open_side(False)
+    bad_a, bad_b = a.endpoint.create_stream(), b.endpoint.create_stream()
+
+    class Broken(Recorder):
+        def data_received(self, data: bytes) -> None:
+            raise RuntimeError("a bug")
+
+    broken = Broken()
+    bad_b.set_receiver(broken)
+    bad_a.set_receiver(Recorder())
+    bad_a.connect(a.socket, bad_b.id, b.socket.address)
+    bad_b.connect(b.socket, bad_a.id, a.socket.address)
+    a.connect(b)
+    b.connect(a)
+    bad_a.write(b"x")
+    a.stream.write(b"y")
+    async with asyncio.timeout(5):
+        await b.recorder.received(1)
+        assert isinstance(await broken.closed, ConnectionLost)
+    assert "receiver failed" in caplog.text
+    for side in (a, b):
+        side.endpoint.close()
+        side.socket.close()

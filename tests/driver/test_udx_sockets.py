@@ -129,3 +129,32 @@ async def test_without_segmentation_datagrams_go_one_by_one():
     assert await inbox.wait(20) == want
     source.close()
     target.close()
+
+
+async def test_a_failing_read_keeps_what_was_read_before():
+    inbox = Inbox()
+    datagrams = SystemDatagrams()
+    target = await datagrams.bind(LOOPBACK, 0, inbox)
+    source = await datagrams.bind(LOOPBACK, 0, lambda *_: None)
+    assert isinstance(target, RawSocket)
+    real = target._udp
+    reads = 0
+
+    class Failing(FullOnce):
+        def recvmsg(self, *args):
+            nonlocal reads
+            reads += 1
+            if reads % 2 == 0:
+                raise OSError(errno.ENETDOWN, "network is down")
+            return real.recvmsg(*args)
+
+        recvfrom = recvmsg
+
+    target._udp = Failing(real)  # type: ignore[assignment]
+    target._has_gro = True
+    want = [b"one", b"three", b"fifteen"]
+    for word in want:
+        source.send(word, target.address)
+    assert await inbox.wait(3) == want
+    source.close()
+    target.close()

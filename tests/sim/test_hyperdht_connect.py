@@ -619,3 +619,22 @@ def test_a_relay_that_invents_records_is_gone_around():
         await swap(connection, await accepting.next())
 
     simulate(main, persistent=8)
+
+
+def test_a_firewall_that_never_answers_keeps_clients_out(caplog):
+    asked = []
+
+    async def hang(key, payload):
+        asked.append(key)
+        await asyncio.Event().wait()
+
+    async def main(world):
+        serving, _, _ = await served(world, hang)
+        dht = await world.add()
+        with pytest.raises(ConnectFailed):
+            await dht.connect(SERVER.public_key)
+        await asyncio.sleep(30)
+        assert asked
+        assert serving.endpoint.stream_count == 0
+
+    simulate(main)

@@ -5,6 +5,7 @@ import functools
 
 import pytest
 
+from peerchat.net.dht.bootstrap import KEPT_INCOMPLETE_S
 from peerchat.net.dht.health import Health
 from peerchat.net.dht.messages import (
     Command,
@@ -195,6 +196,26 @@ async def test_the_suggested_ip_is_tried_before_the_name_is_looked_up():
     assert names == []
     await join(network, "10.0.0.3", bootstrap=[bad], resolve=resolve)
     assert names == ["n.example"]
+
+
+@virtual
+async def test_a_name_that_nobody_knows_is_not_looked_up_for_every_query():
+    names = []
+
+    async def resolve(host):
+        names.append(host)
+        raise OSError(f"unknown host {host}")
+
+    network = SimNetwork(1)
+    await first_node(network)
+    bootstrap = ["10.0.0.1:49737", "gone.example:49737"]
+    node = await join(network, "10.0.0.2", bootstrap=bootstrap, resolve=resolve)
+    for _ in range(20):
+        await node.find_node(node.table.id).finished()
+    assert len(names) == 1
+    await asyncio.sleep(KEPT_INCOMPLETE_S)
+    await node.find_node(node.table.id).finished()
+    assert len(names) == 2
 
 
 @virtual

@@ -1,6 +1,7 @@
 """Queries on a simulated network, in virtual time."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -10,7 +11,7 @@ from peerchat.net.dht.messages import (
     encode_response,
     node_id,
 )
-from peerchat.net.dht.query import NODES_MAX
+from peerchat.net.dht.query import NODES_MAX, QUERY_TIME_MAX_S
 from peerchat.net.dht.table import K, key_of
 from peerchat.net.errors import DhtUnreachable, NetError, RequestTimeout
 from peerchat.net.identity import Address, Target
@@ -235,3 +236,30 @@ async def test_nodes_that_make_others_up_do_not_keep_a_query_going():
     query = node.query(STORE, TARGET, nodes=[Address("11.0.0.0", 1)])
     await query.finished()
     assert query.responses == NODES_MAX
+
+
+@virtual
+async def test_a_query_ends_in_time_whatever_it_is_told(monkeypatch):
+    monkeypatch.setattr(LyingNetwork, "transmit", slow_lies(LyingNetwork.transmit))
+    network = LyingNetwork(5)
+    node = await first_node(network)
+    query = node.query(STORE, TARGET, nodes=[Address("11.0.0.0", 1)])
+    started = asyncio.get_running_loop().time()
+    await query.finished()
+    assert query.responses
+    elapsed_s = asyncio.get_running_loop().time() - started
+    assert elapsed_s == pytest.approx(QUERY_TIME_MAX_S, abs=1)
+
+
+def slow_lies(transmit):
+    """Each liar answers its fifth try."""
+    tries = Counter()
+
+    def transmit_late(self, data, source, destination):
+        if destination.host.startswith("11."):
+            tries[destination] += 1
+            if tries[destination] < 5:
+                return
+        transmit(self, data, source, destination)
+
+    return transmit_late

@@ -4,6 +4,7 @@ import pytest
 
 from peerchat.net.crypto.primitives import KeyPair, blake2b_256, hash_target
 from peerchat.net.hyperdht.constants import PEERS_MAX, Command
+from peerchat.net.hyperdht.limits import SIGNED_BURST
 from peerchat.net.hyperdht.messages import (
     Announce,
     PeerRecord,
@@ -15,6 +16,7 @@ from peerchat.net.hyperdht.router import Router
 from peerchat.net.hyperdht.signatures import signed_announce
 from peerchat.net.identity import Address, NodeId, Target
 from tests.unit.hyperdht_requests import (
+    STRANGER,
     TOKEN,
     ManualClock,
     Outbox,
@@ -236,3 +238,13 @@ def test_requests_without_a_target_are_dropped(world):
         receive = getattr(world.stores, f"receive_{command}")
         receive(incoming(world.outbox, Command.LOOKUP, None))
     assert world.outbox.sent == []
+
+
+def test_one_host_cannot_make_a_node_verify_without_end(world):
+    for _ in range(int(SIGNED_BURST)):
+        world.announce(signed_token=b"x" * 32, source=STRANGER)
+    assert not world.announce(source=STRANGER)
+    assert not world.unannounce()
+    assert world.announce(source=SOURCE)
+    world.clock.now_s += 1
+    assert world.unannounce()

@@ -9,6 +9,7 @@ from peerchat.net.mux.protomux import (
     CHANNELS_MAX,
     FRAME_BYTES_MAX,
     PENDING_BYTES_PAUSE,
+    REJECTS_UNREAD_MAX,
     Channel,
     Protomux,
 )
@@ -328,3 +329,18 @@ def test_opening_the_control_channel_is_rejected() -> None:
     a = Side()
     a.mux.receive_untrusted(b"\x00\x01\x00\x01p\x00")
     assert a.frames == [b"\x00\x02\x00"]
+
+
+def test_a_peer_that_reads_no_refusals_is_given_up() -> None:
+    a = Side()
+    frame = b"\x00\x01\x01\x01p\x00"
+    for _ in range(2 * REJECTS_UNREAD_MAX):
+        a.mux.receive_untrusted(frame)
+    a.is_full = True
+    for _ in range(REJECTS_UNREAD_MAX):
+        a.mux.receive_untrusted(frame)
+    a.mux.stream_writable()
+    for _ in range(REJECTS_UNREAD_MAX + 1):
+        a.mux.receive_untrusted(frame)
+    with pytest.raises(RemoteProtocolError, match="reads no answers"):
+        a.mux.receive_untrusted(frame)

@@ -16,9 +16,10 @@ from peerchat.net.errors import (
     RpcRemoteError,
 )
 from peerchat.net.identity import PublicKey
+from peerchat.net.mux import rpc
 from peerchat.net.rpc.client import RpcClient
 from peerchat.net.rpc.server import RpcServer
-from peerchat.net.rpc.session import REQUESTS_MAX, RpcSession
+from peerchat.net.rpc.session import REQUESTS_MAX, RUNNING_BYTES_MAX, RpcSession
 from peerchat.testing.loop import run_virtual
 from peerchat.testing.streams import memory_connection_pair
 
@@ -35,7 +36,9 @@ class TinyDht:
         self.is_listening = False
         self._on_connection: Callable[[Connection], None]
 
-    def create_server(self, on_connection: Callable[[Connection], None]) -> TinyDht:
+    def create_server(
+        self, on_connection: Callable[[Connection], None], *, firewall: object = None
+    ) -> TinyDht:
         self._on_connection = on_connection
         return self
 
@@ -395,5 +398,53 @@ async def test_the_hook_can_pair_channels_before_any_frame() -> None:
     channel.open()
     channel.send(0, b"beside RPC")
     assert await heard.get() == b"beside RPC"
+    await client.close()
+    await server.close()
+
+
+async def test_refusals_that_nobody_reads_do_not_pile_up() -> None:
+    connection, serving = memory_connection_pair(A, B)
+    session = RpcSession(serving, B.public_key, handlers={})
+    channel = connection.mux.create_channel(rpc.PROTOCOL, B.public_key)
+    assert channel is not None
+    channel.open()
+    await asyncio.sleep(0)
+    connection.pause_reading()
+    method = "m" * 50_000
+    for number in range(1, 500):
+        channel.send(rpc.REQUEST, rpc.encode_request(number, method, None))
+        channel.send(rpc.REQUEST, rpc.encode_request(rpc.EVENT_ID, method, None))
+        await asyncio.sleep(0)
+    tiny = rpc.encode_request(7, "m", None)
+    for _ in range(20_000):
+        channel.send(rpc.REQUEST, tiny)
+        await asyncio.sleep(0)
+    assert serving.buffered < 200_000
+    connection.resume_reading()
+    session.close()
+    serving.destroy()
+    await connection.wait_closed()
+
+
+async def test_large_requests_wait_for_the_handlers_of_others() -> None:
+    _, server, client = await start()
+    gate = asyncio.Event()
+    running = most = 0
+
+    async def slow(value: bytes, session: RpcSession) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await gate.wait()
+        running -= 1
+
+    server.respond("slow", slow)
+    value = bytes(RUNNING_BYTES_MAX // 4)
+    calls = [asyncio.ensure_future(call(client, "slow", value)) for _ in range(8)]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert most == 5
+    gate.set()
+    await asyncio.gather(*calls)
     await client.close()
     await server.close()

@@ -9,7 +9,12 @@ from peerchat.net.serial import unwrap, wrap
 from peerchat.net.udx import packet as wire
 from peerchat.net.udx.congestion import CWND_INITIAL, CWND_MIN, Cubic
 from peerchat.net.udx.mtu import MTU_MAX, MTU_PROBES_MAX, MtuSearch
-from peerchat.net.udx.receive import HELD_PACKETS_MAX, RWND_MAX, ReceiveHalf
+from peerchat.net.udx.receive import (
+    HELD_PACKETS_MAX,
+    PIECES_MAX,
+    RWND_MAX,
+    ReceiveHalf,
+)
 from peerchat.net.udx.rtt import RttEstimator
 from peerchat.net.udx.stream import MESSAGES_MAX, UdxStream
 
@@ -179,6 +184,18 @@ def test_receive_holds_a_bounded_number_of_tiny_packets():
     for seq in range(1, HELD_PACKETS_MAX + 100):
         half.receive(seq, b"x", False)
     assert half.dropped == 99
+
+
+def test_receive_joins_tiny_payloads_that_wait_for_a_reader():
+    half = ReceiveHalf()
+    words = [b"%05d" % seq for seq in range(20 * PIECES_MAX + 7)]
+    for seq, word in enumerate(words):
+        half.receive(seq, word, False)
+    assert len(half._ready) < 2 * PIECES_MAX
+    assert half.ready_bytes == 5 * len(words)
+    assert half.take() == b"".join(words)
+    half.receive(len(words), b"more", False)
+    assert half.take() == b"more"
 
 
 # -- two machines
@@ -420,3 +437,31 @@ def test_a_new_path_keeps_the_stream_and_starts_the_mtu_search_anew():
     a.write(b"more")
     (datagram,) = a.datagrams_to_send(0.0)
     assert int.from_bytes(datagram[4:8], "little") == 30
+
+
+def test_a_tail_probe_does_not_end_the_mtu_search():
+    a, b = pair()
+    a.write(b"x")
+    settle(a, b, 0.0)
+    a.write(bytes(a.message_bytes_max))
+    assert a.datagrams_to_send(1.0)[0][3] > 0
+    probe_at = a.next_timer()
+    assert probe_at is not None
+    a.handle_timer(probe_at)
+    settle(a, b, probe_at)
+    assert a.buffered == 0
+    a.write(bytes(a.message_bytes_max))
+    settle(a, b, probe_at)
+    assert a.statistics().mtu > 1200
+
+
+def test_a_closed_stream_keeps_no_bytes():
+    a, b = pair()
+    a.write(bytes(9_000))
+    sent = a.datagrams_to_send(0.0)
+    for datagram in sent[:2] + sent[3:]:
+        b.receive_packet_untrusted(datagram, 0.0)
+    b.destroy()
+    b.forget_data()
+    assert b.take_data() == b""
+    assert not b._receive._held

@@ -166,6 +166,11 @@ class Deframer:
         self._bytes_missing = 0
         """Until ``_pending`` holds a length, or the frame that it begins."""
 
+    @property
+    def pending_bytes(self) -> int:
+        """What came of a frame that is not whole yet."""
+        return len(self._pending)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Every body that is whole now, in order."""
         if self._pending:
@@ -240,6 +245,9 @@ class SecretStream:
         pull = self._pull
         if pull is None:
             if not bodies:
+                if self._deframer.pending_bytes > LENGTH_BYTES + HELLO_BODY_BYTES:
+                    # Only whoever showed its keys may have us keep 16 MB.
+                    raise RemoteProtocolError("first frame is too long")
                 return bodies
             pull = self._set_up_untrusted(bodies.pop(0))
         unseal = pull.next_untrusted

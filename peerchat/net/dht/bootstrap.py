@@ -24,6 +24,9 @@ Resolve = Callable[[str], Awaitable[str]]
 KEPT_S = 300.0
 """How long resolved addresses are used again, so that queries need not wait."""
 
+KEPT_INCOMPLETE_S = 15.0
+"""The same when some could not be resolved: not every query should wait for those."""
+
 
 async def resolve_ipv4(host: str) -> str:
     """Ask the operating system; raises OSError when it knows no IPv4 address."""
@@ -56,9 +59,13 @@ class BootstrapResolver:
         if self._clock.now() >= self._kept_until_s:
             found = [await self._address_of(node) for node in self.nodes]
             self._kept = [address for address in found if address is not None]
-            is_complete = len(self._kept) == len(self.nodes)
-            self._kept_until_s = self._clock.now() + (KEPT_S if is_complete else 0)
+            self._kept_until_s = self._clock.now() + self._kept_s()
         return self._kept
+
+    def _kept_s(self) -> float:
+        if len(self._kept) == len(self.nodes):
+            return KEPT_S
+        return KEPT_INCOMPLETE_S if self._kept else 0.0
 
     def forget(self) -> None:
         """Resolve anew next time, as after a change of network."""

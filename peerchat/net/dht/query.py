@@ -42,6 +42,10 @@ GRACE_MAX_S = 1.0
 """How long the second try of slow nodes may take before a full result ends the query.
 The reference ends it at once, and then a lost packet costs a close node."""
 
+QUERY_TIME_MAX_S = 30.0
+"""Then a query ends with what it has. Two rounds of tries among nodes of which most are
+dead take half of it; more takes somebody who names addresses where nobody is."""
+
 NODES_MAX = 2048
 """Addresses that one query remembers; a lookup among millions of nodes needs hundreds,
 and more can only be made up to keep it going."""
@@ -132,6 +136,7 @@ class Query:
         self._slow = 0
         self._rtt_max_s = 0.0
         self._grace_timer: Timer | None = None
+        self._end_timer: Timer | None = None
         self._is_grace_over = False
         self._replies: deque[Response] = deque()
         self._news = asyncio.Event()
@@ -203,6 +208,12 @@ class Query:
         self._add_from_table()
         if len(self._to_ask) < K:
             await self._add_bootstrap()
+        self._begin_asking()
+
+    def _begin_asking(self) -> None:
+        clock = self._host.io.clock
+        when_s = clock.now() + QUERY_TIME_MAX_S
+        self._end_timer = clock.call_at(when_s, self._stop_visiting)
         self._ask_more()
 
     async def _add_bootstrap(self) -> None:
@@ -218,13 +229,14 @@ class Query:
         await self._add_bootstrap()
         if self._to_ask:
             self._is_visited = False
-            self._ask_more()
+            self._begin_asking()
 
     def _stop_visiting(self) -> None:
         """Enough is known: forget the requests that are still under way."""
         self._is_visited = True
-        if self._grace_timer is not None:
-            self._grace_timer.cancel()
+        for timer in (self._grace_timer, self._end_timer):
+            if timer is not None:
+                timer.cancel()
         visits, self._visits = self._visits, set()
         for visit in visits:
             if visit.request is not None:

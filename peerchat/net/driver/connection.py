@@ -292,8 +292,13 @@ class Connection:
         """The stream takes more."""
         self._is_writable = True
         self._wake()
-        if self._mux is not None and not self.is_closed:
+        if self._mux is None or self.is_closed:
+            return
+        try:
             self._mux.stream_writable()
+        except Exception:
+            logger.exception("a handler failed; closing the connection")
+            self.destroy(ConnectionLost("internal error"))
 
     def stream_closed(self, error: Exception | None) -> None:
         """The stream is gone."""
@@ -419,9 +424,9 @@ class Connection:
         """Tell everybody; not in the call that closed, which may be one of theirs."""
         self._is_finished = True
         self._wake()
-        if self._mux is not None:
-            self._mux.shut_down()
         callbacks, self._close_callbacks = self._close_callbacks, []
+        if self._mux is not None:
+            callbacks.insert(0, self._mux.shut_down)
         for callback in callbacks:
             try:
                 callback()

@@ -6,18 +6,21 @@ through it and need not know that streams share them (docs/PROTOCOL.md section 3
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 
 from peerchat.net.env import Datagram, DatagramReceiver, DatagramSocket, Env
-from peerchat.net.errors import LocalProtocolError
+from peerchat.net.errors import ConnectionLost, LocalProtocolError
 from peerchat.net.identity import Address
 from peerchat.net.udx.packet import HEADER_BYTES, MAGIC_AND_VERSION
 from peerchat.net.udx.stream import StreamStatistics, UdxStream
 
 from .stream import UdxStreamDriver
+
+logger = logging.getLogger(__name__)
 
 STREAMS_MAX = 16_384
 """Open streams of one endpoint; a gateway with a thousand peers uses a tenth."""
@@ -173,6 +176,11 @@ class UdxEndpoint:
                         continue
             rest.append(datagram)
         for stream in touched.values():
-            stream.batch_received(now)
+            try:
+                stream.batch_received(now)
+            except Exception:
+                # One stream's bug must not keep the others' packets back.
+                logger.exception("a UDX stream's receiver failed; destroying it")
+                stream.destroy(ConnectionLost("internal error"))
         if rest:
             receiver(socket, rest)

@@ -200,11 +200,17 @@ class RawSocket:
     def _drain(self) -> None:
         batch: list[Datagram] = []
         read = self._read_joined if self._has_gro else self._read_one
-        with contextlib.suppress(BlockingIOError):
-            while len(batch) < DRAIN_MAX:
+        for _ in range(DRAIN_MAX):
+            try:
+                read(batch)
+            except ConnectionResetError:
                 # Windows reports a peer's closed port here; other reads still work.
-                with contextlib.suppress(ConnectionResetError):
-                    read(batch)
+                continue
+            except OSError:
+                # Nothing is left, or the interface went away: what came is handled.
+                break
+            if len(batch) >= DRAIN_MAX:
+                break
         if batch and not self._is_closed:
             self._receiver(self, batch)
 
@@ -218,7 +224,7 @@ class RawSocket:
         if not control:
             batch.append((data, address))
             return
-        size = int.from_bytes(control[0][2][:2], sys.byteorder)
+        size = int.from_bytes(control[0][2], sys.byteorder)
         batch.extend(
             [
                 (data[start : start + size], address)

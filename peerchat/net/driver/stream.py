@@ -282,6 +282,8 @@ class UdxStreamDriver:
         error = self._error
         if error is None and reason is not None:
             error = ConnectionLost(reason)
+        # A closed stream lingers in the endpoint; its bytes must not.
+        self._machine.forget_data()
         self._receiver.stream_closed(error)
 
     def _arm_timer(self) -> None:

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 FirewallHook = Callable[[PublicKey, NoisePayload], bool | Awaitable[bool]]
 """Asked before a client is let in; True keeps it out, as in hyperdht."""
 
+VERDICT_TIMEOUT_S = 10.0
+"""For a hook that is awaited; the client has stopped waiting by then."""
+
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 
 
@@ -51,7 +54,8 @@ async def _await_verdict(
     verdict: Awaitable[bool], go_on: Callable[[bool], None]
 ) -> None:
     try:
-        is_refused = await verdict
+        async with asyncio.timeout(VERDICT_TIMEOUT_S):
+            is_refused = await verdict
     except Exception:
         logger.exception("the firewall of a server failed; refusing the client")
         is_refused = True

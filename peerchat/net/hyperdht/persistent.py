@@ -17,6 +17,7 @@ from peerchat.net.identity import NodeId, PublicKey, Target
 
 from .cache import ExpiringCache, RecordCache
 from .constants import PEERS_MAX, RELAY_ADDRESSES_MAX
+from .limits import SIGNED_BURST, SIGNED_PER_S, RateLimiter
 from .messages import (
     Announce,
     PeerRecord,
@@ -61,6 +62,7 @@ class Persistent:
         self._records = RecordCache()
         self._bumps: ExpiringCache[Target, int] = ExpiringCache()
         self._refreshes: ExpiringCache[bytes, _Refreshable] = ExpiringCache()
+        self._signed = RateLimiter(SIGNED_PER_S, SIGNED_BURST)
         self.counters = PersistentCounters()
 
     @property
@@ -87,7 +89,7 @@ class Persistent:
 
     def receive_announce(self, request: IncomingRequest, node: NodeId) -> None:
         """Store a record if its owner signed it for ``node``, which is us, now."""
-        announce = self._parse(request)
+        announce = self._parse(request) if self._may_verify(request) else None
         if announce is None or request.target is None or request.token is None:
             self.counters.refused += 1
             return
@@ -116,7 +118,7 @@ class Persistent:
 
     def receive_unannounce(self, request: IncomingRequest, node: NodeId) -> None:
         """Remove a record if its owner signed that."""
-        announce = self._parse(request)
+        announce = self._parse(request) if self._may_verify(request) else None
         if (
             announce is None
             or announce.peer is None
@@ -147,6 +149,13 @@ class Persistent:
         if hash_target(public_key) == target:
             self._router.remove_forward(target)
         self._records.remove(target, public_key)
+
+    def _may_verify(self, request: IncomingRequest) -> bool:
+        """The token proves the host, so that nobody spends another's share."""
+        host = request.from_address.host
+        return request.token is not None and self._signed.allow(
+            host, self._env.clock.now()
+        )
 
     def _parse(self, request: IncomingRequest) -> Announce | None:
         try:

@@ -29,6 +29,8 @@ PENDING_BYTES_MAX = 32 * 1024 * 1024
 """What may still come in after the pause: a receive window and one largest frame."""
 PENDING_MESSAGE_BYTES = 512
 """What one pending message counts on top of its bytes, as in the reference."""
+REJECTS_UNREAD_MAX = 4096
+"""Channels refused to a peer that reads no refusals: as many as it may number."""
 BATCH_DEPTH_MAX = 4
 """Batches inside batches are allowed by the format and made by nobody."""
 FRAME_BYTES_MAX = 2**24 - 1 - 17
@@ -176,6 +178,7 @@ class Protomux:
         self._set_paused = set_paused
         self._is_paused = False
         self._pending_bytes = 0
+        self._rejects_unread = 0
         self._local: list[Channel | None] = []
         self._free: list[int] = []
         self._remote: list[_Remote | None] = []
@@ -264,6 +267,7 @@ class Protomux:
     def stream_writable(self) -> None:
         """The stream takes more again: call every channel's ``on_drain``."""
         self.is_drained = True
+        self._rejects_unread = 0
         for channel in list(self._local):
             if channel is not None and channel.on_drain is not None:
                 channel.on_drain()
@@ -402,7 +406,7 @@ class Protomux:
         remote_id = reader.uint()
         key = (reader.string(), reader.buffer())
         if remote_id == 0:
-            self._send_control(_REJECT, b"\0")
+            self._reject(0)
             return
         if remote_id - 1 == len(self._remote) and remote_id <= CHANNELS_MAX:
             self._remote.append(None)
@@ -439,8 +443,15 @@ class Protomux:
         while pairing.incoming:
             remote_id = pairing.incoming.pop(0)
             self._remote[remote_id - 1] = None
-            self._send_control(_REJECT, encode_uint(remote_id))
+            self._reject(remote_id)
         self._forget(pairing)
+
+    def _reject(self, remote_id: int) -> None:
+        if not self.is_drained:
+            self._rejects_unread += 1
+            if self._rejects_unread > REJECTS_UNREAD_MAX:
+                raise RemoteProtocolError("opens channels and reads no answers")
+        self._send_control(_REJECT, encode_uint(remote_id))
 
     def _on_reject(self, local_id: int) -> None:
         for pairing in self._pairings.values():

@@ -36,6 +36,11 @@ QUEUED_REQUEST_BYTES = 256
 """What a queued request counts on top of its value."""
 VALUE_BYTES_MAX = 8 * 1024 * 1024
 """Of a request's value; as much as the reference puts into one batch."""
+RUNNING_BYTES_MAX = 16 * 1024 * 1024
+"""Values of the requests that handlers work on: two of the largest; above it no
+further handler is started."""
+METHOD_CHARS_SHOWN_MAX = 256
+"""Of an unknown method's name, in the answer that says so."""
 ERROR_CHARS_MAX = 4096
 """Of an exception's message; nobody reads more."""
 CLOSE_TIMEOUT_S = 5.0
@@ -85,6 +90,9 @@ class RpcSession:
         self._timer: Timer | None = None
         self._timer_at_s = 0.0
         self._queued_bytes = 0
+        self._running_bytes = 0
+        self._has_room = asyncio.Event()
+        """Set when a handler ends; whoever waits for room looks again."""
         self._is_paused = False
         self._is_drained = True
         self._runner = Runner(REQUESTS_MAX, self._hold_back)
@@ -246,8 +254,8 @@ class RpcSession:
         request_id, method, raw = rpc.decode_request_untrusted(payload)
         handler = self._handlers.get(method)
         if handler is None:
-            text = f"Unknown method '{method}'"
-            self._fail(request_id, rpc.Failure(text, rpc.UNKNOWN_METHOD))
+            text = f"Unknown method '{method[:METHOD_CHARS_SHOWN_MAX]}'"
+            self._refuse(request_id, rpc.Failure(text, rpc.UNKNOWN_METHOD))
             return
         try:
             value = rpc.decode_value_untrusted(raw) or b""
@@ -257,19 +265,38 @@ class RpcSession:
                 )
         except RemoteProtocolError as error:
             text = "Could not decode request"
-            self._fail(request_id, rpc.Failure(text, rpc.DECODE_ERROR, str(error)))
+            self._refuse(request_id, rpc.Failure(text, rpc.DECODE_ERROR, str(error)))
             return
-        self._queued_bytes += len(value) + QUEUED_REQUEST_BYTES
+        self._enqueued(len(value))
+        self._runner.submit(partial(self._answer, request_id, handler, value))
+
+    def _refuse(self, request_id: int, failure: rpc.Failure) -> None:
+        """Answer in turn: whoever reads no answers must not pile up refusals."""
+        if request_id == rpc.EVENT_ID:
+            return
+
+        async def answer() -> None:
+            self._dequeued(0)
+            self._fail(request_id, failure)
+
+        self._enqueued(0)
+        self._runner.submit(answer)
+
+    def _enqueued(self, value_bytes: int) -> None:
+        self._queued_bytes += value_bytes + QUEUED_REQUEST_BYTES
         if self._queued_bytes > QUEUED_BYTES_PAUSE and not self._is_paused:
             self._is_paused = True
             self.connection.pause_reading()
-        self._runner.submit(partial(self._answer, request_id, handler, value))
 
-    async def _answer(self, request_id: int, handler: Handler, value: bytes) -> None:
-        self._queued_bytes -= len(value) + QUEUED_REQUEST_BYTES
+    def _dequeued(self, value_bytes: int) -> None:
+        self._queued_bytes -= value_bytes + QUEUED_REQUEST_BYTES
         if self._is_paused and self._queued_bytes <= QUEUED_BYTES_PAUSE // 2:
             self._is_paused = False
             self.connection.resume_reading()
+
+    async def _answer(self, request_id: int, handler: Handler, value: bytes) -> None:
+        self._dequeued(len(value))
+        self._running_bytes += len(value)
         try:
             result = await handler(value, self)
             if request_id != rpc.EVENT_ID:
@@ -284,6 +311,9 @@ class RpcSession:
             if isinstance(error, LocalProtocolError):
                 logger.exception("an answer could not be sent")
             self._fail(request_id, self._request_error(error))
+        finally:
+            self._running_bytes -= len(value)
+            self._has_room.set()
 
     def _request_error(self, error: BaseException) -> rpc.Failure:
         text = str(error)[:ERROR_CHARS_MAX] or type(error).__name__
@@ -303,7 +333,13 @@ class RpcSession:
 
     def _hold_back(self) -> Awaitable[None] | None:
         """A peer that does not read its answers gets no more of them."""
+        if self._running_bytes > RUNNING_BYTES_MAX:
+            return self._wait_room()
         return None if self._is_drained else self._wait_drained()
+
+    async def _wait_room(self) -> None:
+        self._has_room.clear()
+        await self._has_room.wait()
 
     async def _wait_drained(self) -> None:
         with contextlib.suppress(ConnectionLost):

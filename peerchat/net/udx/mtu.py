@@ -61,6 +61,10 @@ class MtuSearch:
         self._is_probing = False
         self._failures += 1
 
+    def given_up(self) -> None:
+        """A probe will be sent again without padding, lost or not; try another."""
+        self._is_probing = False
+
     def _set(self, mtu: int) -> None:
         self.mtu = mtu
         self.payload_bytes_max = mtu - _OVERHEAD_BYTES

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from itertools import islice
 
 from peerchat.net.errors import RemoteProtocolError
 
@@ -76,6 +77,6 @@ def pack_header(
 
 def pack_sack(ranges: Iterable[tuple[int, int]]) -> bytes:
     """The body of an acknowledgement of what came out of order."""
-    flat = [number & 0xFFFFFFFF for pair in ranges for number in pair]
-    del flat[2 * SACK_RANGES_MAX :]
+    first = islice(ranges, SACK_RANGES_MAX)
+    flat = [number & 0xFFFFFFFF for pair in first for number in pair]
     return struct.pack(f"<{len(flat)}I", *flat)

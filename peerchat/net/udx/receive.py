@@ -11,6 +11,10 @@ HELD_PACKETS_MAX = 8192
 """Packets waiting for an earlier one: twice what the window holds of full ones, so
 that a peer of tiny packets cannot make their bookkeeping outgrow their bytes."""
 
+PIECES_MAX = 1024
+"""Payloads in order that are kept one by one; more are joined, so that for a reader
+that lags tiny ones take not much more memory than the window says."""
+
 _SMALL_WINDOW_BYTES = 1500
 """Windows smaller than a packet are advertised as 0 (RFC 9293 3.8.6.2.2)."""
 
@@ -22,6 +26,7 @@ class ReceiveHalf:
         "_end_seq",
         "_held",
         "_held_bytes",
+        "_joined",
         "_ready",
         "_small_window",
         "dropped",
@@ -45,6 +50,8 @@ class ReceiveHalf:
         self.window_bytes_max = window_bytes_max
         self._small_window = min(_SMALL_WINDOW_BYTES, window_bytes_max // 2)
         self._ready: list[bytes] = []
+        self._joined = 0
+        """How many of ``_ready`` are `PIECES_MAX` payloads in one."""
         self._held: dict[int, bytes] = {}
         self._held_bytes = 0
         self._end_seq: int | None = None
@@ -68,8 +75,7 @@ class ReceiveHalf:
             return
         self.next_seq = seq + 1
         if payload:
-            self._ready.append(payload)
-            self.ready_bytes += len(payload)
+            self._put(payload)
         if is_end:
             self._finish()
         elif self._held:
@@ -80,8 +86,22 @@ class ReceiveHalf:
         ready = self._ready
         data = ready[0] if len(ready) == 1 else b"".join(ready)
         ready.clear()
+        self._joined = 0
         self.ready_bytes = 0
         return data
+
+    def clear(self) -> None:
+        """Drop everything that nobody will read."""
+        self.take()
+        self._drop_held()
+
+    def _put(self, payload: bytes) -> None:
+        ready = self._ready
+        ready.append(payload)
+        self.ready_bytes += len(payload)
+        if len(ready) - self._joined >= PIECES_MAX:
+            ready[self._joined :] = [b"".join(ready[self._joined :])]
+            self._joined += 1
 
     def _hold(self, seq: int, payload: bytes, is_end: bool) -> None:
         if seq in self._held:
@@ -103,8 +123,7 @@ class ReceiveHalf:
         while (payload := held.pop(seq, None)) is not None:
             self._held_bytes -= len(payload)
             if payload:
-                self._ready.append(payload)
-                self.ready_bytes += len(payload)
+                self._put(payload)
             if seq == self._end_seq:
                 self.next_seq = seq + 1
                 self._finish()
@@ -115,6 +134,9 @@ class ReceiveHalf:
 
     def _finish(self) -> None:
         self.has_ended = True
+        self._drop_held()
+
+    def _drop_held(self) -> None:
         self._held.clear()
         self._held_bytes = 0
         self.held_ranges = RangeSet()

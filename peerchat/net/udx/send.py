@@ -325,6 +325,8 @@ class SendHalf:
             return
         packet = next(reversed(self._packets.values()), None)
         if packet is not None:
+            if packet.data_offset:
+                self._mtu.given_up()
             packet.is_lost = True
             self.in_flight -= 1
             self._lost.append(packet)

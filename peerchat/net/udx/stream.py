@@ -187,6 +187,11 @@ class UdxStream:
             self._close_when_both_ended()
         return data
 
+    def forget_data(self) -> None:
+        """Nobody will take what arrived: the stream is closed, and all know it."""
+        self._receive.clear()
+        self._messages_in.clear()
+
     def take_messages(self) -> list[bytes]:
         """Unreliable messages in the order of their arrival."""
         messages, self._messages_in = self._messages_in, []
