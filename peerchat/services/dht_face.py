@@ -7,13 +7,16 @@ from typing import Protocol
 
 from peerchat.net.crypto.primitives import KeyPair
 from peerchat.net.driver.connection import Connection
+from peerchat.net.hyperdht.firewall import FirewallHook
 from peerchat.net.hyperdht.messages import PeerRecord
+from peerchat.net.hyperdht.mutable import MutableRecord
+from peerchat.net.hyperdht.storage import MutablePutResult
 from peerchat.net.identity import Address, PublicKey, Target
 from peerchat.net.rpc.server import ListeningServer
 
 
 class Dht(Protocol):
-    """Finds, announces, connects, listens."""
+    """Finds, announces, connects, listens, keeps records."""
 
     @property
     def address(self) -> Address: ...
@@ -42,7 +45,26 @@ class Dht(Protocol):
     ) -> Connection: ...
 
     def create_server(
-        self, on_connection: Callable[[Connection], None]
+        self,
+        on_connection: Callable[[Connection], None],
+        *,
+        firewall: FirewallHook | None = None,
     ) -> ListeningServer: ...
+
+    async def immutable_put(self, value: bytes) -> Target: ...
+
+    async def immutable_get(self, target: Target) -> bytes | None: ...
+
+    async def mutable_put(
+        self, key_pair: KeyPair, value: bytes, seq: int = 0
+    ) -> MutablePutResult: ...
+
+    async def mutable_put_signed(
+        self, public_key: PublicKey, record: MutableRecord
+    ) -> MutablePutResult: ...
+
+    async def mutable_get(
+        self, public_key: PublicKey, seq: int = 0, latest: bool = True
+    ) -> MutableRecord | None: ...
 
     def statistics(self) -> object: ...

@@ -1,8 +1,8 @@
 """A DHT and its connections inside one process, for tests of services.
 
 `MemoryNetwork.node` gives what `HyperDHT` gives to services: announcements are a
-dictionary, and so are mutable records, under the rules of real nodes; connections are
-real ones (secretstream, Protomux) over in-memory streams.
+dictionary, and so are records, under the rules of real nodes; connections are real ones
+(secretstream, Protomux) over in-memory streams.
 Nodes can be killed, which announces nothing and ends connections as a power cut does,
 and cut off, which keeps them alive but alone.
 """
@@ -12,13 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from peerchat.net.crypto.primitives import KeyPair
+from peerchat.net.crypto.primitives import KeyPair, hash_target
 from peerchat.net.driver.connection import Connection
-from peerchat.net.errors import ConnectionLost, DhtUnreachable, PeerNotFound
+from peerchat.net.errors import (
+    ConnectionLost,
+    DhtUnreachable,
+    LocalProtocolError,
+    PeerNotFound,
+    PeerRefused,
+)
 from peerchat.net.errors import PeerUnreachable as Unreachable
-from peerchat.net.hyperdht.messages import PeerRecord
+from peerchat.net.hyperdht.firewall import FirewallHook
+from peerchat.net.hyperdht.messages import NoisePayload, PeerRecord
 from peerchat.net.hyperdht.mutable import (
     MutableRecord,
+    check_value,
     put_error,
     refusal,
     sign_mutable,
@@ -50,6 +58,8 @@ class MemoryNetwork:
         self.topics: dict[Target, dict[PublicKey, MemoryDht]] = {}
         self.records: dict[PublicKey, MutableRecord] = {}
         """Mutable records, by their owners."""
+        self.values: dict[Target, bytes] = {}
+        """Immutable records, by their hashes."""
         self.servers: dict[PublicKey, MemoryServer] = {}
         self.lookups = 0
         self.is_down = False
@@ -122,17 +132,38 @@ class MemoryDht:
         self._check()
         self.network.topics.get(target, {}).pop(key_pair.public_key, None)
 
+    async def immutable_put(self, value: bytes) -> Target:
+        """As `HyperDHT.immutable_put`."""
+        check_value(value)
+        self._check()
+        target = hash_target(value)
+        self.network.values[target] = value
+        return target
+
+    async def immutable_get(self, target: Target) -> bytes | None:
+        """As `HyperDHT.immutable_get`."""
+        self._check()
+        return self.network.values.get(target)
+
     async def mutable_put(
         self, key_pair: KeyPair, value: bytes, seq: int = 0
     ) -> MutablePutResult:
         """As `HyperDHT.mutable_put`, refusals included."""
         record = sign_mutable(key_pair, value, seq)
+        return await self.mutable_put_signed(key_pair.public_key, record)
+
+    async def mutable_put_signed(
+        self, public_key: PublicKey, record: MutableRecord
+    ) -> MutablePutResult:
+        """As `HyperDHT.mutable_put_signed`."""
         self._check()
-        error = put_error(self.network.records.get(key_pair.public_key), record)
+        if not record.is_signed_by(public_key):
+            raise LocalProtocolError("the record is not signed by the key's holder")
+        error = put_error(self.network.records.get(public_key), record)
         if error is not None:
-            raise refusal(error, "the network", seq)
-        self.network.records[key_pair.public_key] = record
-        return MutablePutResult(seq, record.signature, stored=1)
+            raise refusal(error, "the network", record.seq)
+        self.network.records[public_key] = record
+        return MutablePutResult(record.seq, record.signature, stored=1)
 
     async def mutable_get(
         self, public_key: PublicKey, seq: int = 0, latest: bool = True
@@ -155,6 +186,8 @@ class MemoryDht:
             raise PeerNotFound(f"nobody listens under {public_key.hex()}")
         if server.dht.is_dead or server.dht.is_cut_off:
             raise Unreachable(f"{public_key.hex()} does not answer")
+        if await server.refuses((key_pair or self.default_key_pair).public_key):
+            raise PeerRefused(f"{public_key.hex()} declined")
         own, remote = memory_connection_pair(
             key_pair or self.default_key_pair,
             server.key_pair,
@@ -169,9 +202,9 @@ class MemoryDht:
         self,
         on_connection: Callable[[Connection], None],
         *,
-        firewall: object = None,
+        firewall: FirewallHook | None = None,
     ) -> MemoryServer:
-        return MemoryServer(self, on_connection)
+        return MemoryServer(self, on_connection, firewall)
 
     def statistics(self) -> MemoryStatistics:
         return MemoryStatistics(self.network.lookups, self.announces)
@@ -196,7 +229,15 @@ class MemoryServer:
 
     dht: MemoryDht
     on_connection: Callable[[Connection], None]
+    firewall: FirewallHook | None = None
     key_pair: KeyPair | None = None
+
+    async def refuses(self, client_key: PublicKey) -> bool:
+        """What the server's own hook says to a client."""
+        verdict = self.firewall is not None and self.firewall(
+            client_key, NoisePayload()
+        )
+        return verdict if isinstance(verdict, bool) else await verdict
 
     async def listen(self, key_pair: KeyPair) -> None:
         self.key_pair = key_pair

@@ -73,6 +73,23 @@ def test_records_that_nobody_reads_are_forgotten(monkeypatch):
     simulate(main, persistent=1)
 
 
+def test_anybody_can_keep_a_signed_version_alive_and_nobody_can_make_one():
+    async def main(world):
+        owner, member = await world.add(), await world.add()
+        await owner.mutable_put(KEYS, b"old", 1)
+        record = sign_mutable(KEYS, b"value", 2)
+        assert (await member.mutable_put_signed(KEYS.public_key, record)).stored == 6
+        assert await owner.mutable_get(KEYS.public_key) == record
+        old = sign_mutable(KEYS, b"old", 1)
+        with pytest.raises(SeqTooLow):
+            await member.mutable_put_signed(KEYS.public_key, old)
+        forged = MutableRecord(3, b"mine", record.signature)
+        with pytest.raises(LocalProtocolError):
+            await member.mutable_put_signed(KEYS.public_key, forged)
+
+    simulate(main, persistent=5)
+
+
 def test_older_and_different_versions_are_refused_by_all():
     async def main(world):
         dht = await world.add()

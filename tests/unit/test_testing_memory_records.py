@@ -2,7 +2,15 @@
 
 import pytest
 
-from peerchat.net import DhtUnreachable, LocalProtocolError, SeqReused, SeqTooLow
+from peerchat.net import (
+    DhtUnreachable,
+    LocalProtocolError,
+    PeerRefused,
+    SeqReused,
+    SeqTooLow,
+    hash_topic,
+)
+from peerchat.net.hyperdht.mutable import sign_mutable
 from peerchat.testing.memory_network import MemoryNetwork
 
 
@@ -35,6 +43,34 @@ async def test_refusals_are_those_of_real_nodes():
     with pytest.raises(LocalProtocolError):
         await dht.mutable_put(keys, bytes(1001), 6)
     assert (await dht.mutable_get(keys.public_key)).seq == 5
+
+
+async def test_anybody_keeps_signed_versions_and_values_alive():
+    network = MemoryNetwork()
+    owner, member = network.node(), network.node()
+    keys = owner.default_key_pair
+    record = sign_mutable(keys, b"value", 2)
+    await member.mutable_put_signed(keys.public_key, record)
+    assert await owner.mutable_get(keys.public_key) == record
+    with pytest.raises(LocalProtocolError):
+        await member.mutable_put_signed(member.default_key_pair.public_key, record)
+    target = await owner.immutable_put(b"more")
+    assert await member.immutable_get(target) == b"more"
+    assert await member.immutable_get(hash_topic(b"x")) is None
+
+
+async def test_a_server_may_decline_a_key():
+    network = MemoryNetwork()
+    server, client, other = (network.node() for _ in range(3))
+    declined = client.default_key_pair.public_key
+    listening = server.create_server(
+        lambda connection: None, firewall=lambda key, _payload: key == declined
+    )
+    await listening.listen(server.default_key_pair)
+    with pytest.raises(PeerRefused):
+        await client.connect(server.default_key_pair.public_key)
+    connection = await other.connect(server.default_key_pair.public_key)
+    connection.destroy()
 
 
 async def test_a_node_that_is_cut_off_neither_puts_nor_gets():

@@ -326,6 +326,12 @@ class HyperDHT:
         """Store a version under our key; see `Storage.mutable_put`."""
         return await self._storage.mutable_put(key_pair, value, seq)
 
+    async def mutable_put_signed(
+        self, public_key: PublicKey, record: MutableRecord
+    ) -> MutablePutResult:
+        """Store what another signed again; see `Storage.mutable_put_signed`."""
+        return await self._storage.mutable_put_signed(public_key, record)
+
     async def mutable_get(
         self, public_key: PublicKey, seq: int = 0, latest: bool = True
     ) -> MutableRecord | None:

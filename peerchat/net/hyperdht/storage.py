@@ -20,6 +20,7 @@ from peerchat.net.env import Clock
 from peerchat.net.errors import (
     DecodeError,
     DhtUnreachable,
+    LocalProtocolError,
     NetError,
     RecordRefused,
     SeqTooLow,
@@ -133,24 +134,46 @@ class Storage:
             DhtUnreachable: there is no node to store it.
             NetError: none of the nodes took it.
         """
-        record = sign_mutable(key_pair, value, seq)
-        target = hash_target(key_pair.public_key)
+        return await self._put_mutable(
+            key_pair.public_key, sign_mutable(key_pair, value, seq)
+        )
+
+    async def mutable_put_signed(
+        self, public_key: PublicKey, record: MutableRecord
+    ) -> MutablePutResult:
+        """Store again what another key's holder signed, so that it lasts longer.
+
+        Raises:
+            LocalProtocolError: that key did not sign it, or it is too long.
+            SeqTooLow, SeqReused, DhtUnreachable, NetError: as `mutable_put`.
+        """
+        check_value(record.value)
+        if not record.is_signed_by(public_key):
+            raise LocalProtocolError("the record is not signed by the key's holder")
+        return await self._put_mutable(public_key, record)
+
+    async def _put_mutable(
+        self, public_key: PublicKey, record: MutableRecord
+    ) -> MutablePutResult:
+        target = hash_target(public_key)
         put = _Put(
             target,
             Command.MUTABLE_GET,
             encode_uint(0),
             Command.MUTABLE_PUT,
-            MutablePut(key_pair.public_key, record).encode(),
-            seq,
+            MutablePut(public_key, record).encode(),
+            record.seq,
         )
 
         def keep() -> None:
             error = self.store.put_mutable(target, record)
             if error is not None:
-                raise refusal(error, "this node", seq)
+                raise refusal(error, "this node", record.seq)
 
         await self._run(put, keep)
-        return MutablePutResult(seq, record.signature, put.stored, len(put.refusals))
+        return MutablePutResult(
+            record.seq, record.signature, put.stored, len(put.refusals)
+        )
 
     async def mutable_get(
         self, public_key: PublicKey, seq: int = 0, latest: bool = True

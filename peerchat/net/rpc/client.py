@@ -16,6 +16,7 @@ from peerchat.net.env import Timer
 from peerchat.net.errors import ConnectFailed, ConnectionLost, RequestTimeout, RpcClosed
 from peerchat.net.identity import PublicKey
 
+from .capability import Capability, capability_now
 from .session import Handler, RpcSession
 
 LINGER_S = 10.0
@@ -50,7 +51,8 @@ class RpcClient:
     Args:
         dht: connects; a `HyperDHT` or the in-memory one of the tests.
         key_pair: who this side is; the DHT's own key pair when left out.
-        capability: a secret that both sides must prove to know.
+        capability: a secret that both sides must prove to know; a callable gives the
+            one for the next connection.
         linger_s: how long an unused connection is kept.
         on_connection: called with each new connection before any of its messages is
             handled, as for `RpcServer`.
@@ -61,7 +63,7 @@ class RpcClient:
         dht: DiallingDht,
         *,
         key_pair: KeyPair | None = None,
-        capability: bytes | None = None,
+        capability: Capability = None,
         linger_s: float = LINGER_S,
         on_connection: Callable[[Connection], None] | None = None,
     ) -> None:
@@ -167,7 +169,7 @@ class RpcClient:
                 connection,
                 public_key,
                 handlers=self._handlers,
-                capability=self._capability,
+                capability=capability_now(self._capability),
                 on_idle=lambda _: self._linger_maybe(public_key),
                 on_close=lambda _: self._drop(public_key),
             )

@@ -13,8 +13,10 @@ from typing import Protocol
 from peerchat.net.crypto.primitives import KeyPair
 from peerchat.net.driver.connection import Connection
 from peerchat.net.errors import LocalProtocolError, RpcClosed
+from peerchat.net.hyperdht.firewall import FirewallHook
 from peerchat.net.identity import PublicKey
 
+from .capability import Capability, capability_now
 from .session import VALUE_BYTES_MAX, Handler, RpcSession
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,10 @@ class ServingDht(Protocol):
     """The part of a HyperDHT that a server needs."""
 
     def create_server(
-        self, on_connection: Callable[[Connection], None]
+        self,
+        on_connection: Callable[[Connection], None],
+        *,
+        firewall: FirewallHook | None = None,
     ) -> ListeningServer: ...
 
 
@@ -44,7 +49,9 @@ class RpcServer:
 
     Args:
         dht: makes the server; a `HyperDHT` or the in-memory one of the tests.
-        capability: a secret that peers must prove to know before they are answered.
+        capability: a secret that peers must prove to know before they are answered;
+            a callable gives the one for the next connection.
+        firewall: asked with a client's key before it is let in; True keeps it out.
         on_connection: called with each connection before any of its messages is
             handled, so that other channels can be paired on its `mux`.
         value_bytes_max: of a request's value.
@@ -54,7 +61,8 @@ class RpcServer:
         self,
         dht: ServingDht,
         *,
-        capability: bytes | None = None,
+        capability: Capability = None,
+        firewall: FirewallHook | None = None,
         on_connection: Callable[[Connection], None] | None = None,
         value_bytes_max: int = VALUE_BYTES_MAX,
     ) -> None:
@@ -65,7 +73,7 @@ class RpcServer:
         self._sessions: set[RpcSession] = set()
         self._public_key: PublicKey | None = None
         self._is_closed = False
-        self._server = dht.create_server(self._accept)
+        self._server = dht.create_server(self._accept, firewall=firewall)
 
     @property
     def public_key(self) -> PublicKey:
@@ -118,7 +126,7 @@ class RpcServer:
                 connection,
                 connection.public_key,
                 handlers=self._handlers,
-                capability=self._capability,
+                capability=capability_now(self._capability),
                 on_close=self._sessions.discard,
                 value_bytes_max=self._value_bytes_max,
             )
