@@ -241,7 +241,17 @@ def check_chain(
                 RefusalReason.WRONG_ROLE,
                 "The peer was made an admin by an admin; only the owner can do that.",
             )
-    links = (certificate,) if issuer is None else (issuer, certificate)
+    check_still_holds(chain, now_s=now_s, revocations=revocations)
+
+
+def check_still_holds(chain: Chain, *, now_s: float, revocations: Revocations) -> None:
+    """Return when nothing that time can change is against a chain checked before.
+
+    Cheap: verifies no signature. Raises `TrustRefused`: REVOKED, NOT_YET_VALID or
+    EXPIRED.
+    """
+    issuer = chain.issuer
+    links = (chain.certificate,) if issuer is None else (issuer, chain.certificate)
     for link in links:
         _check_not_revoked(link, revocations)
     for link in links:
