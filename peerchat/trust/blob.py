@@ -168,14 +168,13 @@ class Joiner:
 
     def _descend(self) -> None:
         """All values of a level are here: put it together and look at the next."""
-        targets = map(Target, _pieces(self._level, KEY_BYTES))
-        level = b"".join(self._parts[target] or b"" for target in targets)
         step = CHUNK_BYTES if len(self._levels) == 1 else FAN_OUT * KEY_BYTES
-        expected = self._levels.pop(0)
-        if len(level) != expected or any(
-            len(part or b"") > step for part in self._parts.values()
-        ):
-            raise DecodeError("chunks of a blob have a wrong length")
+        level_bytes = self._levels.pop(0)
+        parts = [self._parts[Target(t)] or b"" for t in _pieces(self._level, KEY_BYTES)]
+        for index, part in enumerate(parts):
+            if len(part) != min(step, level_bytes - index * step):
+                raise DecodeError("chunks of a blob have a wrong length")
+        level = b"".join(parts)
         self._level = level
         self._expect()
 

@@ -3,7 +3,7 @@
 A body is an array that is read by position. Later fields may be missing, and fields
 that come after the known ones are ignored, so that both sides can grow. What is signed
 is kept as the bytes it was, never packed anew: fields unknown here stay under the
-signature. Source: docs/PROTOCOL.md section 15.
+signature. Source: docs/PROTOCOL.md section 13.
 """
 
 from __future__ import annotations

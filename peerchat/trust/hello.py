@@ -28,9 +28,9 @@ from .errors import RefusalReason, TrustRefused
 PROTOCOL = "peerchat/trust"
 """Name of the Protomux channel whose handshake is the hello."""
 
-HELLO_STEP_BYTES = 1024
-"""Hellos are padded to a multiple: the length tells no stranger what a peer is. An
-ordinary chain of two certificates fits into one or two steps."""
+HELLO_STEP_BYTES = 2048
+"""Hellos are padded to a multiple: the length tells no stranger what a peer is. The
+longest chain that we make, 1600 bytes, fits into one step."""
 
 HELLO_BYTES_MAX = 8 * 1024
 """A chain and its padding, with room for fields of later versions."""
@@ -40,8 +40,10 @@ HANDSHAKE_HASH_BYTES_MAX = 64
 
 HANDSHAKE_HASH_BYTES_MIN = 32
 
-_PADDING_HEAD_BYTES = 8
-"""More than a bin of any length takes in front of its bytes."""
+_PADDING_BYTES_MIN = 256
+"""From this length on MessagePack puts three bytes in front of a bin, below it two."""
+
+_PADDING_HEAD_GROWTH_BYTES = 1
 
 
 class HelloBody(Body, frozen=True):
@@ -71,8 +73,9 @@ def seal_hello(
     check_length(nonce, SECRETBOX_NONCE_BYTES, "a nonce")
     if len(chain) > CHAIN_BYTES_MAX:
         raise LocalProtocolError("certificate chain is too long")
-    taken = len(encode(HelloBody(chain))) + _PADDING_HEAD_BYTES
-    body = encode(HelloBody(chain, bytes(-taken % HELLO_STEP_BYTES)))
+    taken = len(encode(HelloBody(chain))) + _PADDING_HEAD_GROWTH_BYTES
+    missing = -(taken + _PADDING_BYTES_MIN) % HELLO_STEP_BYTES
+    body = encode(HelloBody(chain, bytes(_PADDING_BYTES_MIN + missing)))
     key = _hello_key(secret, handshake_hash, is_initiator=is_initiator)
     return nonce + secretbox_seal(key, nonce, body)
 

@@ -1,7 +1,7 @@
 """What is derived from a swarm secret, boxes for one reader, and proofs of a key.
 
 The secret gives topics and the proof of membership, nothing else: it opens no box and
-signs nothing. Source: docs/PROTOCOL.md sections 13, 14 and 19.
+signs nothing. Source: docs/PROTOCOL.md sections 13, 17 and 20.
 """
 
 from __future__ import annotations
