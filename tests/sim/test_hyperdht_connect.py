@@ -1,6 +1,8 @@
 """Connecting and serving, with everything that can go wrong on the way."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -19,6 +21,7 @@ from peerchat.net import (
     hash_topic,
 )
 from peerchat.net.dht.messages import RequestMessage, encode_request
+from peerchat.net.driver.endpoint import LINGER_S
 from peerchat.net.hyperdht.connect import Connector, Route
 from peerchat.net.hyperdht.constants import Command, Mode
 from peerchat.net.hyperdht.handshake import NoiseWrap
@@ -95,6 +98,21 @@ def test_one_handshake_makes_one_connection_however_often_it_comes():
         assert server.counters.repeated > 0
 
     simulate(main, link=Link(duplicate=1.0))
+
+
+def test_a_handshake_that_is_remembered_holds_no_connection():
+    async def main(world):
+        _, server, accepting = await served(world)
+        dht = await world.add()
+        mine = await dht.connect(SERVER.public_key)
+        connection = weakref.ref(await accepting.next())
+        mine.destroy()
+        await asyncio.sleep(LINGER_S + 1)
+        gc.collect()
+        assert len(server._handshakes) == 1
+        assert connection() is None
+
+    simulate(main)
 
 
 def test_a_program_connects_to_its_own_server():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from nacl._sodium import ffi  # type: ignore[import-not-found]
 
 from peerchat.net.crypto.secretstream import (
     MESSAGE_BYTES_MAX,
@@ -36,6 +37,19 @@ def test_messages_of_all_sizes_come_back() -> None:
     for length in (0, 1, 1000, 64 * 1024 - 17, 64 * 1024, 64 * 1024 + 1, 300_000):
         message = bytes(i & 255 for i in range(length))
         assert pull.next_untrusted(push.next(message)) == message
+
+
+def test_quiet_connections_take_little_memory() -> None:
+    def room(half: object) -> int:
+        return len(ffi.buffer(half._out))  # type: ignore[attr-defined]
+
+    push, pull = Push(KEY, HEADER), Pull(KEY, HEADER)
+    assert room(push) + room(pull) < 5000
+    for length in (2031, 2032, 3000, 65_519, 65_520, 65_536, 65_537, 200_000, 5):
+        message = bytes(range(251)) * (length // 251 + 1)
+        assert pull.next_untrusted(push.next(message[:length])) == message[:length]
+        assert room(push) <= 65_536
+        assert room(pull) <= 65_536
 
 
 def test_both_sides_can_rekey() -> None:

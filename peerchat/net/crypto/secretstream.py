@@ -41,7 +41,11 @@ HELLO_BODY_BYTES = STREAM_ID_BYTES + HEADER_BYTES
 SEND_COUNTER_BYTES = 8
 
 _REUSED_BUFFER_BYTES = 64 * 1024
-"""Messages up to this size go through the lasting buffer, larger ones get their own."""
+"""Messages up to this size go through a lasting buffer, larger ones get their own."""
+
+_BUFFER_BYTES = 2048
+"""The lasting buffer at first; it doubles when a message needs that, as most of the
+connections of a node are quiet."""
 
 _STATE_BYTES: int = lib.crypto_secretstream_xchacha20poly1305_statebytes()
 _TAG_MESSAGE: int = lib.crypto_secretstream_xchacha20poly1305_tag_message()
@@ -68,7 +72,26 @@ def _new_state(key: bytes, header: bytes) -> object:
     return state
 
 
-class Push:
+class _Scratch:
+    """Room for the output of one call, used again by the next."""
+
+    __slots__ = ("_out", "_room")
+
+    def __init__(self) -> None:
+        self._room = _BUFFER_BYTES
+        self._out: object = ffi.new("unsigned char[]", _BUFFER_BYTES)
+
+    def _grown(self, length: int) -> object:
+        """A buffer for more than the lasting one has room for."""
+        if length > _REUSED_BUFFER_BYTES:
+            return ffi.new("unsigned char[]", length)
+        while self._room < length:
+            self._room *= 2
+        self._out = ffi.new("unsigned char[]", self._room)
+        return self._out
+
+
+class Push(_Scratch):
     """The sending half of one direction.
 
     Args:
@@ -76,12 +99,12 @@ class Push:
         header: 24 random bytes that the peer must be told.
     """
 
-    __slots__ = ("_out", "_state", "header")
+    __slots__ = ("_state", "header")
 
     def __init__(self, key: bytes, header: bytes) -> None:
+        super().__init__()
         self.header = header
         self._state = _new_state(key, header)
-        self._out = ffi.new("unsigned char[]", _REUSED_BUFFER_BYTES)
 
     def next(self, plaintext: bytes) -> bytes:
         """The body for one message, 17 bytes longer."""
@@ -107,24 +130,20 @@ class Push:
 
     def _seal(self, plaintext: bytes, length: int) -> bytes:
         total = length + OVERHEAD_BYTES
-        out = (
-            self._out
-            if total <= _REUSED_BUFFER_BYTES
-            else ffi.new("unsigned char[]", total)
-        )
+        out = self._out if total <= self._room else self._grown(total)
         _push(self._state, out, _NULL, plaintext, length, _NULL, 0, _TAG_MESSAGE)
         sealed: bytes = _buffer(out, total)[:]
         return sealed
 
 
-class Pull:
+class Pull(_Scratch):
     """The receiving half of one direction."""
 
-    __slots__ = ("_out", "_state", "_tag")
+    __slots__ = ("_state", "_tag")
 
     def __init__(self, key: bytes, header: bytes) -> None:
+        super().__init__()
         self._state = _new_state(key, header)
-        self._out = ffi.new("unsigned char[]", _REUSED_BUFFER_BYTES)
         self._tag = ffi.new("unsigned char *")
 
     def next_untrusted(self, body: bytes) -> bytes:
@@ -136,11 +155,7 @@ class Pull:
         length = total - OVERHEAD_BYTES
         if length < 0:
             raise RemoteProtocolError("encrypted message is too short")
-        out = (
-            self._out
-            if length <= _REUSED_BUFFER_BYTES
-            else ffi.new("unsigned char[]", length)
-        )
+        out = self._out if length <= self._room else self._grown(length)
         state, tag = self._state, self._tag
         if _pull(state, out, _NULL, tag, body, total, _NULL, 0) != 0:
             raise RemoteProtocolError("encrypted message does not authenticate")

@@ -111,11 +111,9 @@ class _Handshake:
     stream: UdxStreamDriver | None = None
     result: HandshakeResult | None = None
     remote: UdxInfo | None = None
+    is_bound: bool = False
+    """The stream is a connection now, and no more of this handshake."""
     timers: list[Timer] = field(default_factory=list)
-
-    @property
-    def is_bound(self) -> bool:
-        return self.stream is not None and self.stream.is_connected
 
 
 class Server:
@@ -379,6 +377,7 @@ class Server:
         stream, result, remote = state.stream, state.result, state.remote
         if stream is None or result is None or remote is None or stream.is_closed:
             return
+        state.stream, state.is_bound = None, True
         stream.connect(socket, remote.id, address)
         connection = self._host.make_connection(stream, result)
         self._host.spawn(self._hand_over(connection))
