@@ -60,6 +60,7 @@ class ApiError(Exception):
     Attributes:
         status: the HTTP-like status of the contract (400, 401, 409, 429, 503, …).
         retry_after_s: set when trying again later is the remedy.
+        is_partial: text came before the failure, and nobody could go on with it.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class ApiError(Exception):
         retry_after_s: int | None = None,
         rate_limit: RateLimit | None = None,
         request_id: str = "",
+        is_partial: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -79,6 +81,7 @@ class ApiError(Exception):
         self.retry_after_s = retry_after_s
         self.rate_limit = rate_limit
         self.request_id = request_id
+        self.is_partial = is_partial
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,22 @@ class Usage:
     peer: str
     """Public key of the processor, hex; empty when a hop did not tell."""
     finish_reason: str
-    """``stop``, ``length`` or ``cancelled``."""
+    """``stop``, ``length``, ``tool_calls`` or ``cancelled``."""
     duration_s: float
     first_fragment_s: float | None = None
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
     tokens_per_s: float | None = None
+    continued: int = 0
+    """How many times another processor went on with the answer."""
+    is_partial: bool = False
+    """The answer lacks its end."""
+    queue_s: float | None = None
+    """Waited for a free slot."""
+    load_s: float | None = None
+    """The engine loaded the model for so long."""
+    path: str = ""
+    """``direct``, ``relayed`` or ``self``; empty when nobody told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,52 @@ class Progress:
     position: int | None = None
     peer: str = ""
     model: str = ""
+    estimate_s: float | None = None
+    """Expected wait from now."""
+    reason: str = ""
+    """Why this peer, in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the model wants called; the asker calls it, nobody else."""
+
+    call_id: str
+    name: str
+    arguments: str
+    """JSON text as the model wrote it; it need not fit the function's schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls:
+    """Calls of the answer; a later event of this kind brings more of them."""
+
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors of texts; as an event of an answer, the next ones in order."""
+
+    model: str
+    vectors: tuple[bytes, ...]
+    """Each is float32, little-endian."""
+    prompt_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One step on a request's way."""
+
+    role: str
+    """``client``, ``gateway``, ``processor`` or ``engine``."""
+    peer: str
+    """Public key, hex; empty for this process."""
+    what: str
+    """One word: ``sent``, ``queued``, ``chosen``, ``admitted``, ``first``, …"""
+    at_s: float
+    """Since the request began at that hop's observer."""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +182,12 @@ class Finished:
     usage: Usage
     request_id: str = ""
     rate_limit: RateLimit | None = None
+    receipt: bytes = b""
+    """The processor's signed statement about the answer; empty without one."""
+    hops: tuple[Hop, ...] = ()
 
 
-AnswerEvent = Fragment | Progress | Finished
+AnswerEvent = Fragment | Progress | ToolCalls | Embeddings | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +195,15 @@ class Message:
     """One turn of a chat, as context for the next prompt."""
 
     role: str
-    """``system``, ``user`` or ``assistant``."""
+    """``system``, ``user``, ``assistant`` or ``tool``."""
     content: str
+    images: tuple[bytes, ...] = ()
+    """PNG or JPEG files, as they are on disk."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of an ``assistant``."""
+    tool_call_id: str = ""
+    """Of a ``tool``: the call that this is the result of."""
+    tool_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +216,36 @@ class PromptRequest:
     history: tuple[Message, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     """Options an engine may honour; only those on its allow-list are passed on."""
+    images: tuple[bytes, ...] = ()
+    """Of the prompt: PNG or JPEG files."""
+    tools: tuple[Mapping[str, object], ...] = ()
+    """As OpenAI writes them: ``{"type": "function", "function": {…}}``."""
+    response_format: Mapping[str, object] | str | None = None
+    """``json`` for any JSON, or a JSON schema that the answer has to fit."""
+    prefix: str = ""
+    """What was already said of this answer: only what follows it is wanted."""
+    prefix_thinking: str = ""
+    deadline_s: float | None = None
+    """Seconds left from now; each hop subtracts what it used."""
+    is_raw: bool = False
+    """The prompt goes on as it stands: no chat template, no history."""
+    suffix: str = ""
+    """With `is_raw`: what comes after the gap to fill."""
+    inputs: tuple[str, ...] = ()
+    """Texts to embed; the answer is `Embeddings` then, and all of the above is empty
+    but model and options."""
+    dimensions: int | None = None
+    """Of each vector; only with `inputs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Texts that an engine makes vectors of."""
+
+    inputs: tuple[str, ...]
+    request_id: str
+    model: str | None = None
+    dimensions: int | None = None
 
 
 class Answer(Protocol):

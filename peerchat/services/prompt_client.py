@@ -16,38 +16,49 @@ from typing import Protocol
 from peerchat.api import (
     AnswerEvent,
     ApiError,
+    Embeddings,
     ErrorCode,
     Finished,
     Fragment,
     Progress,
     PromptRequest,
+    ToolCalls,
 )
 from peerchat.net.driver.connection import Connection
 from peerchat.net.errors import DecodeError
 from peerchat.net.mux.protomux import Channel
 from peerchat.sanitize import StreamSanitizer
 
-from .prompt_wire import (
-    ANSWER_BYTES_MAX,
-    CREDIT_INITIAL_BYTES,
-    FRAGMENT_BYTES_MAX,
-    PROTOCOL,
-    REQUESTS_MAX,
+from .prompt_bodies import (
     CreditBody,
+    EmbeddingsBody,
     EndBody,
     ErrorBody,
     FragmentBody,
-    MessageType,
     ProgressBody,
+    ToolCallsBody,
+)
+from .prompt_events import (
+    embeddings_of,
+    end_of,
+    error_of,
+    progress_of,
+    tool_calls_of,
+)
+from .prompt_requests import needs_version_2, request_body
+from .prompt_wire import (
+    ANSWER_BYTES_MAX,
+    CREDIT_INITIAL_BYTES,
+    DATA_BYTES_MAX,
+    FRAGMENT_BYTES_MAX,
+    PROTOCOL,
+    REQUESTS_MAX,
+    MessageType,
     decode_body_untrusted,
     decode_handshake_untrusted,
     decode_number_untrusted,
     encode,
     encode_handshake,
-    end_of,
-    error_of,
-    progress_of,
-    request_body,
 )
 
 OPEN_TIMEOUT_S = 10.0
@@ -80,6 +91,7 @@ class PromptStreamClient:
         self._is_supported: asyncio.Future[bool] | None = None
         self._answers: dict[int, RemoteAnswer] = {}
         self._newest = 0
+        self._version = 1
 
     @property
     def active(self) -> int:
@@ -163,6 +175,8 @@ class PromptStreamClient:
                 status=503,
                 retry_after_s=1,
             )
+        if self._version < 2 and needs_version_2(request):
+            raise _too_old(request)
         body = request_body(request, token, user)
         self._newest += 1
         answer.number = self._newest
@@ -176,7 +190,7 @@ class PromptStreamClient:
 
     def _on_open(self, handshake: bytes) -> None:
         try:
-            decode_handshake_untrusted(handshake)
+            self._version = decode_handshake_untrusted(handshake)
         except DecodeError as error:
             self._refuse(error)
         else:
@@ -205,12 +219,19 @@ class PromptStreamClient:
     def _dispatch(
         self, answer: RemoteAnswer, kind: int, data: bytes, size: int
     ) -> None:
-        if size > FRAGMENT_BYTES_MAX:
+        is_data = kind in (MessageType.TOOL_CALLS, MessageType.EMBEDDINGS)
+        if size > (DATA_BYTES_MAX if is_data else FRAGMENT_BYTES_MAX):
             raise DecodeError(f"message of {size} bytes")
         match kind:
             case MessageType.FRAGMENT:
                 body = decode_body_untrusted(data, FragmentBody)
-                answer.add_fragment(Fragment(body.text, body.is_thinking), size)
+                answer.add(Fragment(body.text, body.is_thinking), size)
+            case MessageType.TOOL_CALLS:
+                calls = decode_body_untrusted(data, ToolCallsBody)
+                answer.add(tool_calls_of(calls), size)
+            case MessageType.EMBEDDINGS:
+                vectors = decode_body_untrusted(data, EmbeddingsBody)
+                answer.add(embeddings_of(vectors), size)
             case MessageType.PROGRESS:
                 answer.add_progress(
                     progress_of(decode_body_untrusted(data, ProgressBody))
@@ -263,8 +284,8 @@ class RemoteAnswer:
         """Stop: the peer closes its side of the answer at once. Idempotent."""
         self._stop()
 
-    def add_fragment(self, event: Fragment, size: int) -> None:
-        """Text came; ``size`` is what it takes of the credit."""
+    def add(self, event: Fragment | ToolCalls | Embeddings, size: int) -> None:
+        """Something of the answer; ``size`` is what it takes of the credit."""
         self._unread_bytes += size
         self._total_bytes += size
         if self._unread_bytes + self._ungranted_bytes > CREDIT_INITIAL_BYTES:
@@ -305,7 +326,7 @@ class RemoteAnswer:
                         return shown
                 case Finished():
                     return self._held_back(event) or event
-                case Progress():
+                case Progress() | ToolCalls() | Embeddings():
                     return event
         if self._error is not None:
             error, self._error = self._error, None
@@ -345,6 +366,16 @@ class RemoteAnswer:
         self._is_over = True
         self._client.forget(self.number)
         self._wake.set()
+
+
+def _too_old(request: PromptRequest) -> ApiError:
+    """Told as a missing model: another peer may well do."""
+    what = "embed" if request.inputs else "take images, tools or a begun answer"
+    return ApiError(
+        ErrorCode.MODEL_MISSING,
+        f"The peer runs an older peerchat that cannot {what}; ask another one.",
+        status=404,
+    )
 
 
 def _peer_lost() -> ApiError:

@@ -15,38 +15,45 @@ from dataclasses import dataclass
 from peerchat.api import (
     AnswerEvent,
     ApiError,
+    Embeddings,
     ErrorCode,
     Finished,
     Fragment,
     Progress,
     PromptRequest,
+    ToolCalls,
 )
 from peerchat.net.driver.connection import Connection
 from peerchat.net.errors import DecodeError
 from peerchat.settings import PROMPT_BYTES_MAX
 
+from .prompt_bodies import Body, CreditBody, RequestBody
+from .prompt_events import (
+    embeddings_bodies,
+    end_body,
+    error_body,
+    fragment_body,
+    progress_body,
+    tool_calls_bodies,
+)
+from .prompt_requests import check_request, image_bytes_of, request_of
 from .prompt_wire import (
     CREDIT_INITIAL_BYTES,
     CREDIT_MAX_BYTES,
     FRAGMENT_BYTES_MAX,
     FRAGMENT_CHARS_MAX,
     HISTORY_SHARE,
+    IMAGES_BYTES_MAX,
+    PREFIX_SHARE,
     PROTOCOL,
     REQUEST_OVERHEAD_BYTES,
     REQUESTS_MAX,
-    CreditBody,
     MessageType,
-    RequestBody,
     decode_body_untrusted,
     decode_handshake_untrusted,
     decode_number_untrusted,
     encode,
     encode_handshake,
-    end_body,
-    error_body,
-    fragment_body,
-    progress_body,
-    request_of,
 )
 
 CREDIT_TIMEOUT_S = 60.0
@@ -95,7 +102,8 @@ class PromptStreamServer:
         self.handler = handler
         self.prompt_bytes_max = prompt_bytes_max
         self.request_bytes_max = (
-            prompt_bytes_max * (1 + HISTORY_SHARE) + REQUEST_OVERHEAD_BYTES
+            prompt_bytes_max * (1 + HISTORY_SHARE + PREFIX_SHARE)
+            + REQUEST_OVERHEAD_BYTES
         )
         self.requests_max = requests_max
         self.credit_timeout_s = credit_timeout_s
@@ -203,11 +211,13 @@ class _ServerChannel:
         self._newest = number
         try:
             body = self._checked(data)
+            request = request_of(body)
+            check_request(request, self._server.prompt_bytes_max)
         except ApiError as error:
             self.send(MessageType.ERROR, encode(number, error_body(error)))
             return
         caller = Caller(self._peer, body.token, body.user)
-        answer = _RunningAnswer(self, self._server, number, request_of(body), caller)
+        answer = _RunningAnswer(self, self._server, number, request, caller)
         self._answers[number] = answer
         answer.start()
 
@@ -223,18 +233,16 @@ class _ServerChannel:
                 status=503,
                 retry_after_s=1,
             )
-        if len(data) > server.request_bytes_max:
-            raise _invalid("The request is too large; shorten the history.")
+        too_large = _invalid("The request is too large; shorten the history.")
+        if len(data) > server.request_bytes_max + IMAGES_BYTES_MAX:
+            raise too_large
         try:
             body = decode_body_untrusted(data, RequestBody)
         except DecodeError as error:
             raise _invalid(f"Invalid request format: {error}") from None
-        if not body.prompt.strip():
-            raise _invalid("The prompt is empty; write something.")
-        if len(body.prompt.encode()) > server.prompt_bytes_max:
-            raise _invalid(
-                f"The prompt has more than {server.prompt_bytes_max} bytes; shorten it."
-            )
+        # Only images may fill what is there for images.
+        if len(data) - image_bytes_of(body) > server.request_bytes_max:
+            raise too_large
         return body
 
     def _on_cancel(self, number: int) -> None:
@@ -322,6 +330,12 @@ class _RunningAnswer:
                     case Progress():
                         body = progress_body(event)
                         self._send(MessageType.PROGRESS, encode(self._number, body))
+                    case ToolCalls():
+                        for calls in tool_calls_bodies(event):
+                            await self._send_data(MessageType.TOOL_CALLS, calls)
+                    case Embeddings():
+                        for vectors in embeddings_bodies(event):
+                            await self._send_data(MessageType.EMBEDDINGS, vectors)
                     case Finished():
                         return event
         finally:
@@ -335,9 +349,12 @@ class _RunningAnswer:
         for start in range(0, len(text), FRAGMENT_CHARS_MAX):
             piece = text[start : start + FRAGMENT_CHARS_MAX]
             body = fragment_body(Fragment(piece, event.is_thinking))
-            payload = encode(self._number, body)
-            await self._take_credit(len(payload))
-            self._send(MessageType.FRAGMENT, payload)
+            await self._send_data(MessageType.FRAGMENT, body)
+
+    async def _send_data(self, kind: MessageType, body: Body) -> None:
+        payload = encode(self._number, body)
+        await self._take_credit(len(payload))
+        self._send(kind, payload)
 
     async def _take_credit(self, size: int) -> None:
         try:

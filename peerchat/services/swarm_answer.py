@@ -22,6 +22,8 @@ from peerchat.net.identity import PublicKey
 from peerchat.replies import rate_limit_of, reply_untrusted, text_of
 from peerchat.sanitize import display_text
 
+from .prompt_requests import needs_version_2
+
 if TYPE_CHECKING:
     from .swarm import Swarm
 
@@ -91,7 +93,7 @@ class SwarmAnswer:
 
     async def _send(self) -> AsyncIterator[AnswerEvent]:
         try:
-            session = await self._swarm.session(self._key)
+            session = await self._swarm.session(self._key, role=self._role)
             try:
                 stream = self._swarm.stream_of(session)
                 if await stream.is_supported():
@@ -110,10 +112,20 @@ class SwarmAnswer:
             raise failure from error
 
     async def _unary(self) -> list[AnswerEvent]:
+        if needs_version_2(self._request):
+            # A Node.js worker takes prompts and options, and overlooks the rest.
+            raise ApiError(
+                ErrorCode.MODEL_MISSING,
+                f"This {self._role.value} takes plain prompts only; ask another one.",
+                status=404,
+                request_id=self.request_id,
+            )
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         method, body = self._unary_call()
-        reply = await self._swarm.request(self._key, method, body, UNARY_TIMEOUT_S)
+        reply = await self._swarm.request(
+            self._key, method, body, UNARY_TIMEOUT_S, role=self._role
+        )
         fields = self._checked(reply)
         response = fields.get("response")
         if not isinstance(response, str):

@@ -24,6 +24,9 @@ from peerchat.api import (
 )
 from peerchat.net.errors import DecodeError
 from peerchat.sanitize import display_text
+from peerchat.services import prompt_bodies as bodies
+from peerchat.services import prompt_events as event_format
+from peerchat.services import prompt_requests as request_format
 from peerchat.services import prompt_wire as wire_format
 from peerchat.services.prompt_stream import (
     Caller,
@@ -33,12 +36,14 @@ from peerchat.services.prompt_stream import (
 from tests.prompt_stream_pair import FakeSession, Wire
 
 BODIES = [
-    wire_format.RequestBody,
-    wire_format.FragmentBody,
-    wire_format.ProgressBody,
-    wire_format.EndBody,
-    wire_format.ErrorBody,
-    wire_format.CreditBody,
+    bodies.RequestBody,
+    bodies.FragmentBody,
+    bodies.ProgressBody,
+    bodies.EndBody,
+    bodies.ErrorBody,
+    bodies.CreditBody,
+    bodies.ToolCallsBody,
+    bodies.EmbeddingsBody,
 ]
 texts = st.text(st.characters(exclude_categories=()), max_size=50)
 count = st.integers(0, 2**53)
@@ -66,28 +71,26 @@ packed = st.one_of(
     ),
     st.builds(
         lambda number, text, is_thinking: wire_format.encode(
-            number, wire_format.FragmentBody(wire_format.well_formed(text), is_thinking)
+            number, bodies.FragmentBody(wire_format.well_formed(text), is_thinking)
         ),
         st.integers(0, 4),
         texts,
         st.booleans(),
     ),
     st.builds(
-        lambda number, granted: wire_format.encode(
-            number, wire_format.CreditBody(granted)
-        ),
+        lambda number, granted: wire_format.encode(number, bodies.CreditBody(granted)),
         st.integers(0, 4),
         count,
     ),
     st.builds(
         lambda number, prompt: wire_format.encode(
-            number, wire_format.RequestBody(wire_format.well_formed(prompt), "r")
+            number, bodies.RequestBody(wire_format.well_formed(prompt), "r")
         ),
         st.integers(0, 9),
         texts,
     ),
 )
-messages = st.lists(st.tuples(st.integers(0, 8), packed), max_size=20)
+messages = st.lists(st.tuples(st.integers(0, 10), packed), max_size=20)
 
 
 async def handler(request: PromptRequest, caller: Caller) -> AsyncIterator[AnswerEvent]:
@@ -119,7 +122,7 @@ def test_heads_parse_or_are_refused(data: bytes) -> None:
 
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(DecodeError):
-        wire_format.decode_body_untrusted(b"\x91" * 100_000, wire_format.RequestBody)
+        wire_format.decode_body_untrusted(b"\x91" * 100_000, bodies.RequestBody)
 
 
 @given(
@@ -145,10 +148,10 @@ def test_requests_arrive_as_sent(
         tuple(Message(role, text) for role, text in history),
         options,
     )
-    body = wire_format.request_body(request, "t", "u")
+    body = request_format.request_body(request, "t", "u")
     data = wire_format.encode(1, body)[1:]
-    got = wire_format.request_of(
-        wire_format.decode_body_untrusted(data, wire_format.RequestBody)
+    got = request_format.request_of(
+        wire_format.decode_body_untrusted(data, bodies.RequestBody)
     )
     assert got.prompt == wire_format.well_formed(prompt)
     assert got.options == options
@@ -157,10 +160,8 @@ def test_requests_arrive_as_sent(
 
 @given(usages, limits)
 def test_ends_arrive_as_sent(usage: Usage, limit: RateLimit | None) -> None:
-    data = wire_format.encode(1, wire_format.end_body(Finished(usage, "r", limit)))[1:]
-    got = wire_format.end_of(
-        wire_format.decode_body_untrusted(data, wire_format.EndBody)
-    )
+    data = wire_format.encode(1, event_format.end_body(Finished(usage, "r", limit)))[1:]
+    got = event_format.end_of(wire_format.decode_body_untrusted(data, bodies.EndBody))
     assert got.usage.peer == usage.peer
     assert got.usage.duration_s == usage.duration_s
     assert got.usage.tokens_per_s == usage.tokens_per_s
@@ -178,12 +179,12 @@ def test_ends_arrive_as_sent(usage: Usage, limit: RateLimit | None) -> None:
 def test_errors_arrive_usable(
     status: int, message: str, code: str, retry_after_s: int | None
 ) -> None:
-    body = wire_format.ErrorBody(
+    body = bodies.ErrorBody(
         code, status, wire_format.well_formed(message), retry_after_s
     )
     data = wire_format.encode(1, body)[1:]
-    error = wire_format.error_of(
-        wire_format.decode_body_untrusted(data, wire_format.ErrorBody)
+    error = event_format.error_of(
+        wire_format.decode_body_untrusted(data, bodies.ErrorBody)
     )
     assert 400 <= error.status <= 599
     assert error.message

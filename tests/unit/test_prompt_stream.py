@@ -19,6 +19,13 @@ from peerchat.api import (
     RateLimit,
     Usage,
 )
+from peerchat.services.prompt_bodies import (
+    CreditBody,
+    EndBody,
+    FragmentBody,
+    RequestBody,
+)
+from peerchat.services.prompt_events import end_body
 from peerchat.services.prompt_stream import (
     Caller,
     PromptStreamClient,
@@ -27,14 +34,9 @@ from peerchat.services.prompt_stream import (
 )
 from peerchat.services.prompt_wire import (
     CREDIT_INITIAL_BYTES,
-    CreditBody,
-    EndBody,
-    FragmentBody,
     MessageType,
-    RequestBody,
     encode,
     encode_handshake,
-    end_body,
 )
 from tests.prompt_stream_pair import CLIENT_KEY, FakeSession, Wire
 
@@ -353,7 +355,7 @@ async def test_text_is_made_inert_even_when_cut() -> None:
         (" \n ", {}, "empty"),
         ("x" * 101, {}, "100 bytes"),
         ("ü" * 51, {}, "100 bytes"),
-        ("x", {"history": (Message("user", "y" * 70_000),)}, "too large"),
+        ("x", {"history": (Message("user", "y" * 200_000),)}, "too large"),
         ("x", {"history": (Message("user", "y"),) * 1001}, "Invalid request format"),
         ("x", {"options": {"a": {"b": 1}}}, "Option"),
         ("x", {"options": {str(n): n for n in range(33)}}, "Invalid request format"),
@@ -553,5 +555,5 @@ async def test_a_handshake_without_a_version_is_not_supported(handshake: bytes) 
 async def test_a_later_version_is_spoken_to() -> None:
     setup = Setup(Script(Finished(USAGE)))
     answer = await setup.ask()
-    assert encode_handshake() == b"\x01"
+    assert encode_handshake() == b"\x02"
     assert len(await read(answer)) == 1

@@ -5,13 +5,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from aiohttp import web
 
-from peerchat.api import AnswerEvent, ApiError, ErrorCode, Finished, Fragment, Progress
+from peerchat.api import (
+    AnswerEvent,
+    ApiError,
+    Embeddings,
+    ErrorCode,
+    Finished,
+    Fragment,
+    Progress,
+    ToolCalls,
+)
 from peerchat.failover_answer import FailoverAnswer
 
 from .errors import error_body, rate_limit_body, usage_body
@@ -100,6 +110,12 @@ def event_bytes(event: AnswerEvent, request_id: str) -> bytes:
             return _encode("fragment", body)
         case Progress():
             return _encode("progress", usage_body(event))
+        case ToolCalls():
+            calls = [dataclasses.asdict(call) for call in event.calls]
+            return _encode("tool_calls", {"calls": calls})
+        case Embeddings():
+            # Nobody asks for them in this form.
+            return b""
         case Finished():
             return _encode(
                 "done",
