@@ -54,7 +54,7 @@ CLOCK_SKEW_S = 120
 second a day, and whoever is further off has trouble with TLS too."""
 
 CHAIN_BYTES_MAX = 4096
-"""Two certificates with all keys, all roles and the longest name have 1600 bytes; the
+"""Two certificates with all keys, all roles and the longest names have 1401 bytes; the
 rest is room for later fields."""
 
 CERTIFICATE_BYTES_MAX = CHAIN_BYTES_MAX

@@ -30,7 +30,7 @@ PROTOCOL = "peerchat/trust"
 
 HELLO_STEP_BYTES = 2048
 """Hellos are padded to a multiple: the length tells no stranger what a peer is. The
-longest chain that we make, 1600 bytes, fits into one step."""
+longest chain that we make, 1401 bytes, fits into one step."""
 
 HELLO_BYTES_MAX = 8 * 1024
 """A chain and its padding, with room for fields of later versions."""

@@ -19,6 +19,7 @@ from peerchat.trust.certificate import (
     Chain,
     check_chain,
     check_key,
+    check_still_holds,
     decode_chain_untrusted,
     encode_chain,
     sign_certificate,
@@ -256,6 +257,22 @@ def test_revocation_is_told_before_expiry() -> None:
     revoked = record(serials=[BY_ROOT.certificate.serial])
     late_s = NOW_S * 2
     assert refusal(BY_ROOT, now_s=late_s, revocations=revoked) is RefusalReason.REVOKED
+
+
+@CHAINS
+def test_what_time_changes_is_looked_at_again(chain: Chain) -> None:
+    def again(now_s: float, revocations: RecordBody) -> RefusalReason | None:
+        try:
+            check_still_holds(chain, now_s=now_s, revocations=revocations)
+        except TrustRefused as refused:
+            return refused.reason
+        return None
+
+    assert again(NOW_S, NOTHING_REVOKED) is None
+    assert again(NOW_S * 2, NOTHING_REVOKED) is RefusalReason.EXPIRED
+    assert again(0, NOTHING_REVOKED) is RefusalReason.NOT_YET_VALID
+    for link in filter(None, (chain.certificate, chain.issuer)):
+        assert again(NOW_S, record(keys=[link.peer])) is RefusalReason.REVOKED
 
 
 def test_forged_certificate_is_not_looked_up_among_the_revoked() -> None:
