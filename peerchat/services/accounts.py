@@ -1,32 +1,32 @@
-"""Accounts: e-mail addresses and password hashes.
+"""Accounts: who they are, whether a password is right, which of their sessions live.
 
-bcrypt takes a quarter of a second of a core on purpose, so it runs in threads of its
-own, few at a time, with a bounded queue. An unknown user costs the same hash and gets
-the same answer as a wrong password.
+What a stranger hears tells nothing of who has an account: an unknown user, a disabled
+one, one that waits for approval and a wrong password get the same answer after the same
+work. Only the right password brings the difference out.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import hashlib
 import logging
-import secrets
-import time
-import unicodedata
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
-import bcrypt
-from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import insert, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from peerchat.api import ApiError, ErrorCode
 
+from .account_table import (
+    AccountRecord,
+    AccountRole,
+    Status,
+    change,
+    create,
+    find,
+    forget_deleted,
+    has_admin,
+    highest_cost_prefix,
+    rehash,
+)
+from .emails import LOCAL_EMAIL, known_email, normal_email
 from .lockout import Lockout
 from .messages import (
     CREDENTIALS_MESSAGE,
@@ -35,209 +35,234 @@ from .messages import (
     check_credentials,
     invalid,
 )
-from .store import Store, accounts
+from .passwords import PasswordHasher, check_new_password
+from .registration import Registration, check_code, refused, use_code
+from .store import Store, exclusive
+
+__all__ = ["LOCAL_EMAIL", "AccountRecord", "Accounts", "PasswordHasher", "Source"]
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+LOCK = "accounts"
+"""Held while it matters that there is one such account, or one admin."""
 
-BCRYPT_COST = 12
-BCRYPT_BYTES_MAX = 72
-"""bcrypt reads no more of a password."""
-
-PASSWORD_CHARS_MIN = 8
-
-HASHES_AT_ONCE = 2
-"""Threads that hash: a small machine keeps a core for everything else."""
-
-HASHES_WAITING_MAX = 64
-"""About ten seconds of hashing; whoever comes later hears at once that it is busy."""
-
-LOCAL_EMAIL = "local@localhost"
-"""The account made without asking; it has no password and cannot be registered."""
+CLIENT_FAILURES_FREE = 20
+"""Wrong passwords of one client, as its gateway tells, before it is slowed down."""
 
 PEER_FAILURES_FREE = 200
-"""The peer that asks is a gateway with many users, which counts them by itself; this
-stops only one that guesses in earnest."""
+"""For a peer that does not tell: it may have many users, which it counts by itself, so
+this stops only one that guesses in earnest."""
 
+REGISTRATIONS_FREE = 50
+"""Accounts that one source asks for without a delay; each costs a hash."""
 
-class PasswordHasher:
-    """bcrypt in threads.
-
-    Args:
-        cost: 2^cost rounds.
-    """
-
-    def __init__(self, cost: int = BCRYPT_COST) -> None:
-        self._cost = cost
-        self._waiting = 0
-        self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, "bcrypt")
-        self._nobody: str | None = None
-
-    async def hash(self, password: str) -> str:
-        """The hash to keep, with its salt."""
-        return await self._run(lambda: self._hash(password))
-
-    async def check(self, password: str, hashed: str | None) -> bool:
-        """Whether the password is right; None takes as long and is never right."""
-        return await self._run(lambda: self._check(password, hashed))
-
-    def close(self) -> None:
-        """End the threads; what runs is finished, what waits is dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._waiting >= HASHES_WAITING_MAX:
-            raise ApiError(
-                ErrorCode.BUSY,
-                "Too many logins at once; try again in a few seconds.",
-                status=503,
-                retry_after_s=5,
-            )
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        finally:
-            self._waiting -= 1
-
-    def _hash(self, password: str) -> str:
-        return bcrypt.hashpw(_bytes(password), bcrypt.gensalt(self._cost)).decode()
-
-    def _check(self, password: str, hashed: str | None) -> bool:
-        if hashed is None:
-            self._nobody = self._nobody or self._hash(secrets.token_hex())
-            bcrypt.checkpw(_bytes(password), self._nobody.encode())
-            return False
-        try:
-            return bcrypt.checkpw(_bytes(password), hashed.encode())
-        except ValueError:
-            logger.error("an account's password hash is damaged; it cannot log in")
-            return False
-
-    def warm_up(self) -> None:
-        """Make the hash that unknown users are checked against, ahead of the first."""
-        self._threads.submit(self._check, "", None)
+SESSION_ENDED = "The session has ended: log in again"
 
 
 @dataclass(frozen=True, slots=True)
-class AccountRecord:
-    """An account as it is kept, without its password."""
+class Source:
+    """From where a password comes."""
 
-    email: str
-    role: str
+    peer: str
+    """Public key of the asking peer, hex."""
+    client: str = ""
+    """Whom a gateway that is trusted asks for; empty: nobody else."""
+
+    def __str__(self) -> str:
+        return f"{self.peer}/{self.client}"
 
 
 class Accounts:
-    """Registers and checks users."""
+    """Registers and checks users.
+
+    Args:
+        store: where they are.
+        hasher: checks passwords.
+        registration: who may make an account.
+        makes_admin: whoever registers while there is no admin becomes it.
+    """
 
     def __init__(
         self,
         store: Store,
         hasher: PasswordHasher,
         *,
+        registration: str = Registration.OPEN,
+        makes_admin: bool = False,
         by_account: Lockout | None = None,
+        by_client: Lockout | None = None,
         by_peer: Lockout | None = None,
     ) -> None:
-        self._store = store
-        self._hasher = hasher
+        self.store = store
+        self.hasher = hasher
+        self._registration = Registration(registration)
+        self._makes_admin = makes_admin
         self._by_account = by_account or Lockout()
+        self._by_client = by_client or Lockout(CLIENT_FAILURES_FREE)
         self._by_peer = by_peer or Lockout(PEER_FAILURES_FREE)
+        self._registrations = Lockout(REGISTRATIONS_FREE)
 
-    async def register(self, credentials: Credentials) -> AccountRecord:
+    async def prepare(self) -> None:
+        """Learn what the dearest hash costs, so that every check costs as much."""
+        prefix = await self.store.run(highest_cost_prefix)
+        cost = prefix[4:6]
+        self.hasher.expect(int(cost) if cost.isascii() and cost.isdigit() else 0)
+        self.hasher.warm_up()
+
+    # Passwords
+
+    async def register(
+        self, credentials: Credentials, source: Source | None = None, code: str = ""
+    ) -> AccountRecord:
         """Make an account.
 
         Raises:
-            ApiError: 400 with the reason, 409 when it exists, STORE_FAILED.
+            ApiError: 400 with the reason, 403 when a code is missing or wrong, 409 when
+                the account exists, 429, STORE_FAILED.
         """
         check_credentials(credentials)
         email = normal_email(credentials.email)
         if email == LOCAL_EMAIL:
             raise invalid(f"{LOCAL_EMAIL} is reserved; choose another address")
-        if len(credentials.password) < PASSWORD_CHARS_MIN:
-            raise invalid(f"Password must be at least {PASSWORD_CHARS_MIN} characters")
-        if await self._find(email) is not None:
-            raise _exists()
-        record = AccountRecord(email, "user")
-        await self._insert(record, await self._hasher.hash(credentials.password))
-        return record
+        check_new_password(credentials.password)
+        self._registrations.begin(str(source))
+        # Whoever has no code learns nothing, and costs no hash.
+        await self.store.run(lambda c: self._check_may_register(c, email, code))
+        hashed = await self.hasher.hash(credentials.password)
+        return await self.store.run(lambda c: self._create(c, email, hashed, code))
 
-    async def login(self, credentials: Credentials, peer: str) -> AccountRecord:
+    async def login(self, credentials: Credentials, source: Source) -> AccountRecord:
         """Check a password.
 
-        Args:
-            peer: public key of the asking peer, to slow down whoever guesses.
-
         Raises:
-            ApiError: 400, 401, 429 while locked out, STORE_FAILED.
+            ApiError: 400, 401, 403 for a right password of an account that may not be
+                used, 429 while locked out, STORE_FAILED.
         """
         check_credentials(credentials)
+        email = known_email(credentials.email)
+        record = await self._checked(email, credentials.password, source)
+        if record.status == Status.PENDING:
+            raise refused("The account waits for an admin's approval; try again later.")
+        if record.status != Status.ACTIVE:
+            raise refused("The account is disabled; ask an admin of the swarm.")
+        if self.hasher.is_outdated(record.password_hash):
+            await self._rehash(record, credentials.password)
+        return record
+
+    async def change_password(
+        self, record: AccountRecord, old: str, new: str, source: Source
+    ) -> AccountRecord:
+        """Set a new password, and end every session from before.
+
+        Raises:
+            ApiError: 400, 401 for a wrong old password, 409, 429, STORE_FAILED.
+        """
+        check_credentials(Credentials(record.email, old))
+        check_credentials(Credentials(record.email, new))
+        check_new_password(new)
+        if new == old:
+            raise invalid("The new password is the old one; choose another")
+        known = await self._checked(record.email, old, source)
+        hashed = await self.hasher.hash(new)
+
+        async def work(connection: AsyncConnection) -> AccountRecord | None:
+            return await change(
+                connection,
+                known.email,
+                {"password_hash": hashed},
+                ends_sessions=True,
+                password_was=known.password_hash,
+            )
+
+        changed = await self.store.run(work)
+        if changed is None:
+            raise ApiError(
+                ErrorCode.CONFLICT,
+                "The password was changed meanwhile; log in with the newest one.",
+                status=409,
+            )
+        return changed
+
+    def forgive(self, email: str) -> None:
+        """Forget an account's wrong passwords: an admin set a new one."""
+        self._by_account.succeed(email)
+
+    # Sessions
+
+    async def session(self, email: str, epoch: int) -> AccountRecord:
+        """The account of a valid token, as it is now.
+
+        Raises:
+            ApiError: 401 when the session has ended, STORE_FAILED.
+        """
+        record = await self.store.run(lambda c: find(c, email))
+        is_live = record is not None and record.status == Status.ACTIVE
+        if record is None or not is_live or epoch < record.epoch:
+            raise ApiError(ErrorCode.UNAUTHORIZED, SESSION_ENDED, status=401)
+        return record
+
+    async def logout_everywhere(self, email: str) -> AccountRecord | None:
+        """End every session of the account; gives it as it is then."""
+        return await self.store.run(lambda c: change(c, email, {}, ends_sessions=True))
+
+    # Parts
+
+    async def _checked(
+        self, email: str, password: str, source: Source
+    ) -> AccountRecord:
+        """The account whose password it is, whatever its status."""
+        by_source = self._by_client if source.client else self._by_peer
+        by_source.begin(str(source))
         try:
-            email = normal_email(credentials.email)
+            self._by_account.begin(email)
         except ApiError:
-            email = credentials.email.strip().lower()
-        self._by_peer.begin(peer)
-        self._by_account.begin(email)
+            by_source.forgive(str(source))
+            raise
         try:
-            found = await self._find(email)
-            hashed = found[1] if found else None
-            is_right = await self._hasher.check(credentials.password, hashed)
+            record = await self.store.run(lambda c: find(c, email))
+            hashed = record.password_hash if record else None
+            is_right = await self.hasher.check(password, hashed)
         except BaseException:
             self._by_account.forgive(email)
-            self._by_peer.forgive(peer)
+            by_source.forgive(str(source))
             raise
-        if found is None or not is_right:
+        if record is None or not is_right:
             raise ApiError(ErrorCode.UNAUTHORIZED, CREDENTIALS_MESSAGE, status=401)
         self._by_account.succeed(email)
-        self._by_peer.forgive(peer)
-        return found[0]
+        by_source.forgive(str(source))
+        return record
 
-    async def _find(self, email: str) -> tuple[AccountRecord, str] | None:
-        async def work(connection: AsyncConnection) -> tuple[AccountRecord, str] | None:
-            columns = (accounts.c.role, accounts.c.password_hash)
-            query = select(*columns).where(accounts.c.email == email)
-            row = (await connection.execute(query)).first()
-            return None if row is None else (AccountRecord(email, row[0]), row[1])
+    async def _check_may_register(
+        self, connection: AsyncConnection, email: str, code: str
+    ) -> None:
+        is_first = self._makes_admin and not await has_admin(connection)
+        if self._registration is Registration.INVITE and not is_first:
+            await check_code(connection, code)
+        if await find(connection, email) is not None:
+            raise _exists()
 
-        return await self._store.run(work)
+    async def _create(
+        self, connection: AsyncConnection, email: str, hashed: str, code: str
+    ) -> AccountRecord:
+        await exclusive(connection, LOCK)
+        if await find(connection, email) is not None:
+            raise _exists()
+        await forget_deleted(connection)
+        if self._makes_admin and not await has_admin(connection):
+            logger.info("the first account of this swarm becomes its admin")
+            admin, active = AccountRole.ADMIN, Status.ACTIVE
+            return await create(connection, email, hashed, admin, active)
+        status = Status.ACTIVE
+        if self._registration is Registration.INVITE:
+            await use_code(connection, code, email)
+        elif self._registration is Registration.APPROVAL:
+            status = Status.PENDING
+        return await create(connection, email, hashed, AccountRole.USER, status)
 
-    async def _insert(self, record: AccountRecord, hashed: str) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            row = {
-                "email": record.email,
-                "password_hash": hashed,
-                "role": record.role,
-                "created_ms": int(time.time() * 1000),
-            }
-            try:
-                await connection.execute(insert(accounts).values(row))
-            except IntegrityError:
-                raise _exists() from None
-
-        await self._store.run(work)
-
-
-def normal_email(email: str) -> str:
-    """An address in the one form that accounts are kept under.
-
-    Raises:
-        ApiError: 400 with what is wrong with it.
-    """
-    try:
-        # Names that only a private network knows are fine: so are its users.
-        parsed = validate_email(
-            email.strip(), check_deliverability=False, globally_deliverable=False
-        )
-    except EmailNotValidError as error:
-        raise invalid(f"Invalid email: {error}") from None
-    return parsed.normalized.lower()
-
-
-def _bytes(password: str) -> bytes:
-    """What bcrypt sees: one form for all keyboards, and no more than it can read."""
-    data = unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
-    if len(data) > BCRYPT_BYTES_MAX or b"\0" in data:
-        return base64.b64encode(hashlib.sha256(data).digest())
-    return data
+    async def _rehash(self, record: AccountRecord, password: str) -> None:
+        hashed = await self.hasher.hash(password)
+        email, was = record.email, record.password_hash
+        await self.store.run(lambda c: rehash(c, email, was, hashed))
 
 
 def _exists() -> ApiError:

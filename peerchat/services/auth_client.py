@@ -2,21 +2,30 @@
 
 In an open swarm each auth peer may have accounts of its own. So a user is always sent
 to the same ones first (those of this process, else by a hash of address and key), and
-one that does not know the user does not have the last word.
+one that does not know the user does not have the last word. In a private swarm all have
+the same accounts, and any certified one will do; nobody else is shown a token.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.net.errors import ConnectFailed, NetError
 from peerchat.net.identity import PublicKey
 from peerchat.replies import reply_untrusted
 
-from .messages import Credentials
+from .account_messages import (
+    Asked,
+    ChangesReply,
+    ChangesRequest,
+    LoginRequest,
+    RegisterRequest,
+)
 from .swarm import Swarm, api_error_of
 
 logger = logging.getLogger(__name__)
@@ -28,32 +37,33 @@ PEERS_TRIED_MAX = 6
 KNOWERS_TRIED_MAX = 3
 """Auth peers that see the password of a user whom the first one does not know."""
 
+FINAL = (400, 403, 429)
+"""Verdicts about the request or the account, not about who knows the account."""
+
 
 class AuthClient:
-    """Calls auth peers."""
+    """Calls auth peers.
 
-    def __init__(self, swarm: Swarm) -> None:
+    Args:
+        swarm: finds and reaches them.
+        is_private: all auth peers are certified, and share one truth.
+    """
+
+    def __init__(self, swarm: Swarm, *, is_private: bool = False) -> None:
         self._swarm = swarm
+        self._is_private = is_private
 
-    async def register(self, credentials: Credentials) -> Mapping[str, object]:
+    async def register(self, request: RegisterRequest) -> Mapping[str, object]:
         """Make an account with the first auth peer that can be reached.
 
         Raises:
             ApiError: what the peer refused, or NO_AUTH.
         """
-        for key in await self._ordered(credentials.email):
-            try:
-                return await self._call(key, "register", credentials)
-            except ConnectFailed:
-                continue
-            except NetError as error:
-                # It may have been done; a second peer must not do it again.
-                self._swarm.drop(Role.AUTH, key)
-                raise api_error_of(error, "The auth peer") from error
-        raise no_auth()
+        keys = await self._ordered(request.email)
+        return await self._once(keys, "register", request)
 
     async def login(
-        self, credentials: Credentials
+        self, request: LoginRequest
     ) -> tuple[Mapping[str, object], PublicKey]:
         """Check a password; returns the answer and who gave it.
 
@@ -62,20 +72,69 @@ class AuthClient:
         """
         refusal: ApiError | None = None
         unknown = 0
-        for key in await self._ordered(credentials.email):
+        for key in await self._ordered(request.email):
             try:
-                return await self._call(key, "login", credentials), key
+                return await self._call(key, "login", request), key
             except NetError as error:
                 logger.info("auth peer %s: %s", key.hex()[:8], error)
             except ApiError as error:
-                if error.status in (400, 429):
+                if error.status in FINAL:
                     raise
                 if refusal is None or error.code is ErrorCode.UNAUTHORIZED:
                     refusal = error
                 unknown += error.code is ErrorCode.UNAUTHORIZED
-                if unknown >= KNOWERS_TRIED_MAX:
+                if unknown >= (1 if self._is_private else KNOWERS_TRIED_MAX):
                     break
         raise refusal or no_auth()
+
+    async def with_token(
+        self, method: str, request: Asked, email: str
+    ) -> Mapping[str, object]:
+        """Pass a method that goes by the caller's token on to an auth peer.
+
+        Raises:
+            ApiError: what the peer refused; NO_AUTH; 501 when the accounts are not
+                this gateway's, whose auth peers would have to be shown the token.
+        """
+        keys = await self._ordered(email)
+        if not self._is_private:
+            keys = [key for key in keys if self._swarm.is_self(key)]
+            if not keys:
+                raise not_ours()
+        return await self._once(keys, method, request)
+
+    async def changes(self, since_ms: int, after: str) -> Sequence[ChangesReply]:
+        """What happened to accounts, by each auth peer that answers.
+
+        Raises:
+            ApiError: NO_AUTH; nobody answers.
+        """
+        request = ChangesRequest(since_ms, after)
+        pages: list[ChangesReply] = []
+        for key in await self._ordered(""):
+            try:
+                reply = await self._call(key, "accountChanges", request)
+                pages.append(msgspec.convert(reply, ChangesReply))
+            except (NetError, ApiError, msgspec.ValidationError) as error:
+                logger.info("auth peer %s tells no changes: %s", key.hex()[:8], error)
+        if not pages:
+            raise no_auth()
+        return pages
+
+    async def _once(
+        self, keys: Sequence[PublicKey], method: str, request: Asked
+    ) -> Mapping[str, object]:
+        """Ask the first peer that can be reached, and nobody after it."""
+        for key in keys:
+            try:
+                return await self._call(key, method, request)
+            except ConnectFailed:
+                continue
+            except NetError as error:
+                # It may have been done; a second peer must not do it again.
+                self._swarm.drop(Role.AUTH, key)
+                raise api_error_of(error, "The auth peer") from error
+        raise no_auth()
 
     async def _ordered(self, email: str) -> list[PublicKey]:
         try:
@@ -91,10 +150,16 @@ class AuthClient:
         return sorted(keys, key=rank)[:PEERS_TRIED_MAX]
 
     async def _call(
-        self, key: PublicKey, method: str, credentials: Credentials
+        self, key: PublicKey, method: str, request: Asked | ChangesRequest
     ) -> Mapping[str, object]:
+        is_trusted = self._is_private or self._swarm.is_self(key)
+        if not is_trusted and isinstance(request, Asked):
+            # Whose token it is, and for whom it is asked, is not a stranger's affair.
+            request = msgspec.structs.replace(request, source="", token="")
         try:
-            reply = await self._swarm.request(key, method, credentials, TIMEOUT_S)
+            reply = await self._swarm.request(
+                key, method, request, TIMEOUT_S, role=Role.AUTH
+            )
         except NetError:
             self._swarm.drop(Role.AUTH, key)
             raise
@@ -108,4 +173,14 @@ def no_auth() -> ApiError:
         "No auth peer answers. Start one with: peerchat serve --role auth.",
         status=503,
         retry_after_s=10,
+    )
+
+
+def not_ours() -> ApiError:
+    """The accounts belong to somebody else's auth peer."""
+    return ApiError(
+        ErrorCode.INVALID_REQUEST,
+        "This gateway does not keep the accounts, so it cannot change them or end "
+        "sessions: ask one whose process runs auth too (peerchat serve --role all).",
+        status=501,
     )

@@ -31,23 +31,19 @@ from peerchat.api import (
 from peerchat.settings import PROMPT_BYTES_MAX
 
 from .auth_client import AuthClient
+from .gateway_accounts import GatewayAccounts, for_callers
+from .known_accounts import KnownAccounts
 from .limits import Admission, Limiter
-from .lockout import Lockout
 from .messages import (
     ANSWER_BYTES_MAX,
     UNAUTHORIZED_MESSAGE,
-    Credentials,
     LimitReply,
-    LoginReply,
     PingReply,
     PromptData,
     PromptFailure,
     PromptReply,
     RateLimitInfo,
     Refusal,
-    RegisterReply,
-    VerifyReply,
-    check_credentials,
     check_prompt,
     convert_untrusted,
     decode_envelope_untrusted,
@@ -60,14 +56,12 @@ from .relay import Relay
 from .router import Router
 from .service import Method
 from .swarm import Swarm
-from .tokens import Claims, TokenVerifier
+from .tokens import Claims, Verifier
 
 logger = logging.getLogger(__name__)
 
-PEER_FAILURES_FREE = 10
-"""Wrong passwords in a row from one client before it is slowed down."""
-
-WANTED = "Email and password are required"
+FIRST_LOOK_S = 5.0
+"""At a start, for an auth peer to tell which sessions were ended; most start sooner."""
 
 NOT_THE_USERS_FAULT = frozenset(
     {
@@ -91,6 +85,9 @@ class GatewayRole:
         swarm: announces the role, finds auth peers and processors.
         verifier: checks session tokens.
         limiter: counts accepted prompts.
+        known: which sessions were ended, and users' own limits; without it tokens are
+            good until they expire.
+        is_private: auth peers are certified and share one truth.
         prompt_bytes_max: longest prompt, UTF-8.
         metrics: where to count; its own when left out.
     """
@@ -98,20 +95,27 @@ class GatewayRole:
     def __init__(
         self,
         swarm: Swarm,
-        verifier: TokenVerifier,
+        verifier: Verifier,
         limiter: Limiter,
         *,
+        known: KnownAccounts | None = None,
+        is_private: bool = False,
         prompt_bytes_max: int = PROMPT_BYTES_MAX,
         metrics: RoleMetrics | None = None,
     ) -> None:
         self.metrics = metrics or RoleMetrics(Role.GATEWAY)
         self.router = Router(swarm)
         self._swarm = swarm
-        self._verifier = verifier
+        self._known = known
         self._limiter = limiter
         self._prompt_bytes_max = prompt_bytes_max
-        self._auth = AuthClient(swarm)
-        self._by_peer = Lockout(PEER_FAILURES_FREE)
+        self._accounts = GatewayAccounts(
+            AuthClient(swarm, is_private=is_private),
+            verifier,
+            limiter,
+            known,
+            self.metrics,
+        )
         self._user_salt = secrets.token_bytes(16)
 
     @property
@@ -123,15 +127,17 @@ class GatewayRole:
         """Serve until cancelled, which cuts running answers off."""
         methods: dict[str, Method] = {
             "ping": self.ping,
-            "register": self.register,
-            "login": self.login,
-            "verifySession": self.verify_session,
+            **self._accounts.methods(),
             "processPrompt": self.process_prompt,
         }
         service = await self._swarm.serve(Role.GATEWAY, methods, self.answer)
         try:
-            ready()
-            await asyncio.get_running_loop().create_future()
+            async with asyncio.TaskGroup() as group:
+                if self._known is not None:
+                    group.create_task(self._known.run())
+                    await self._known.wait_ready(FIRST_LOOK_S)
+                ready()
+                await asyncio.get_running_loop().create_future()
         finally:
             await service.close()
 
@@ -140,41 +146,6 @@ class GatewayRole:
     async def ping(self, _body: bytes, _peer: str) -> PingReply:
         """Whether the gateway is there."""
         return PingReply("healthy", int(time.time() * 1000), Role.GATEWAY.value)
-
-    async def register(self, body: bytes, _peer: str) -> RegisterReply | Refusal:
-        """Have an auth peer make an account."""
-        with self.metrics.request("register") as counted:
-            try:
-                credentials = _credentials(body)
-                reply = await self._auth.register(credentials)
-            except ApiError as error:
-                counted.outcome = error.code.value
-                return refusal_of(error)
-            return RegisterReply(_text(reply.get("email")) or credentials.email)
-
-    async def login(self, body: bytes, peer: str) -> LoginReply | Refusal:
-        """Have an auth peer check a password; the answer carries the token."""
-        with self.metrics.request("login") as counted:
-            try:
-                credentials = _credentials(body)
-                return await self._login(credentials, peer)
-            except ApiError as error:
-                counted.outcome = error.code.value
-                return refusal_of(error)
-
-    async def verify_session(self, body: bytes, _peer: str) -> VerifyReply | Refusal:
-        """Tell whose a token is."""
-        with self.metrics.request("verifySession") as counted:
-            try:
-                token = decode_envelope_untrusted(body).token
-                claims = self._verifier.verify(token)
-                limit = await self._limiter.status(claims.email)
-            except ApiError as error:
-                counted.outcome = error.code.value
-                return refusal_of(_for_callers(error), is_verify=True)
-            return VerifyReply(
-                email=claims.email, rate_limit_info=RateLimitInfo.of(limit)
-            )
 
     async def process_prompt(
         self, body: bytes, peer: str
@@ -214,7 +185,7 @@ class GatewayRole:
                 or what the last processor failed with.
         """
         request = _with_id(request)
-        with self.metrics.request("processPrompt"):
+        with self.metrics.request("processPrompt") as counted:
             claims = self._claims(caller.token)
             check_prompt(request.prompt, self._prompt_bytes_max)
             admission = await self._admit(claims.email)
@@ -226,6 +197,8 @@ class GatewayRole:
                         if isinstance(event, Fragment) and not relay.has_text:
                             self.metrics.first_fragment(time.monotonic() - began_s)
                         if isinstance(event, Finished):
+                            # Who has the end reads no further: no cancel.
+                            counted.outcome = "ok"
                             self.metrics.tokens(event.usage.answer_tokens)
                             event = replace(
                                 event,
@@ -239,31 +212,6 @@ class GatewayRole:
                 raise
 
     # Parts
-
-    async def _login(self, credentials: Credentials, peer: str) -> LoginReply:
-        self._by_peer.begin(peer)
-        try:
-            reply, auth_key = await self._auth.login(credentials)
-        except ApiError as error:
-            if error.code is not ErrorCode.UNAUTHORIZED:
-                self._by_peer.forgive(peer)
-            raise
-        self._by_peer.succeed(peer)
-        token = _text(reply.get("key"))
-        email = _text(reply.get("email")) or credentials.email
-        try:
-            email = self._verifier.verify(token).email
-        except ApiError as error:
-            logger.warning(
-                "auth peer %s gives tokens that this gateway does not accept (%s): set "
-                "the same JWT_SECRET for both",
-                auth_key.hex()[:8],
-                error.message,
-            )
-        limit = RateLimitInfo.of(await self._limiter.status(email))
-        return LoginReply(
-            success=True, status=200, email=email, key=token, rate_limit_info=limit
-        )
 
     async def _whole(self, request: PromptRequest, caller: Caller) -> PromptReply:
         parts: list[str] = []
@@ -292,20 +240,22 @@ class GatewayRole:
 
     def _claims(self, token: str) -> Claims:
         try:
-            return self._verifier.verify(token)
+            return self._accounts.claims(token)
         except ApiError as error:
             logger.info("a prompt was refused: %s", error.message)
+            if error.code is not ErrorCode.UNAUTHORIZED:
+                raise
             raise ApiError(
                 ErrorCode.UNAUTHORIZED, UNAUTHORIZED_MESSAGE, status=401
             ) from error
 
     async def _admit(self, email: str) -> Admission:
         try:
-            return await self._limiter.admit(email)
+            return await self._limiter.admit(email, self._accounts.limit(email))
         except ApiError as error:
             if error.code is ErrorCode.RATE_LIMITED:
                 self.metrics.limited()
-            raise _for_callers(error) from error
+            raise for_callers(error) from error
 
     async def _after(
         self, error: ApiError, admission: Admission, relay: Relay, claims: Claims
@@ -315,7 +265,7 @@ class GatewayRole:
             return admission.rate_limit
         try:
             await self._limiter.take_back(admission)
-            return await self._limiter.status(claims.email)
+            return await self._accounts.allowance(claims.email)
         except ApiError:
             return admission.rate_limit
 
@@ -325,33 +275,10 @@ class GatewayRole:
         return hashlib.blake2b(name, key=self._user_salt, digest_size=16).hexdigest()
 
 
-def _credentials(body: bytes) -> Credentials:
-    data = decode_envelope_untrusted(body).data
-    credentials = convert_untrusted(data, Credentials, WANTED)
-    check_credentials(credentials)
-    return credentials
-
-
-def _for_callers(error: ApiError) -> ApiError:
-    """Where a store is and why it fails stays in the log of its peer."""
-    if error.code is not ErrorCode.STORE_FAILED:
-        return error
-    return ApiError(
-        ErrorCode.STORE_FAILED,
-        "The gateway's store fails; its operator's log says why. Try later.",
-        status=503,
-        retry_after_s=10,
-    )
-
-
 def _with_id(request: PromptRequest) -> PromptRequest:
     if _REQUEST_ID.fullmatch(request.request_id):
         return request
     return replace(request, request_id=uuid.uuid4().hex)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _iso_now() -> str:

@@ -1,11 +1,13 @@
 """How many prompts each user may have accepted: a window that slides.
 
 Accepted prompts are rows of the store, so the window survives a restart and is one for
-all gateways of a home. A prompt is admitted in one transaction; memory holds nothing.
+all gateways of a home, or of a PostgreSQL server. A prompt is admitted in one
+transaction, alone for its user; memory holds nothing.
 
-Time is wall-clock time that never steps back while the process runs. Rows of the
-future, left by a clock that was wrong, count as of now: they neither lock a user out
-for long nor are they given away.
+Time is wall-clock time that never steps back while the process runs, or the server's,
+so that gateways with different clocks agree. Rows of the future, left by a clock that
+was wrong, count as of now: they neither lock a user out for long nor are they given
+away.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from peerchat.api import ApiError, ErrorCode, RateLimit
 
 from .messages import RATE_LIMITED_MESSAGE
-from .store import Store, accepted_prompts
+from .store import Store, accepted_prompts, database_ms, exclusive
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +55,23 @@ class Admission:
     rate_limit: RateLimit
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A user's accepted prompts that still count."""
+
+    count: int
+    first_ms: int | None
+    """Of the one whose end makes room."""
+
+
 class Limiter:
     """At most ``max_requests`` accepted prompts of a user in any window.
 
     Args:
         store: where they are kept.
-        max_requests: at least 1.
+        max_requests: at least 1; of users without a limit of their own.
         window_minutes: more than 0.
-        now_ms: Unix time; never steps back.
+        now_ms: Unix time; never steps back. The server's when the store has one.
     """
 
     def __init__(
@@ -75,16 +86,22 @@ class Limiter:
         self.window_minutes = window_minutes
         self._window_ms = max(1, round(window_minutes * 60_000))
         self._store = store
-        self._now_ms = now_ms or SteadyClock()
+        self._now_ms = now_ms
+        self._steady_ms = SteadyClock()
         self._admissions = 0
 
-    async def admit(self, user: str) -> Admission:
+    async def admit(self, user: str, max_requests: int | None = None) -> Admission:
         """Take one of the user's requests.
+
+        Args:
+            user: whose window it is.
+            max_requests: the user's own limit; None: everybody's.
 
         Raises:
             ApiError: RATE_LIMITED (429) with `retry_after_s`; STORE_FAILED.
         """
-        limit, row_id = await self._store.run(lambda c: self._admit(c, user))
+        most = self.max_requests if max_requests is None else max_requests
+        limit, row_id = await self._store.run(lambda c: self._admit(c, user, most))
         if row_id is None:
             raise ApiError(
                 ErrorCode.RATE_LIMITED,
@@ -104,59 +121,80 @@ class Limiter:
 
         await self._store.run(work)
 
-    async def status(self, user: str) -> RateLimit:
+    async def status(self, user: str, max_requests: int | None = None) -> RateLimit:
         """What the user has left; takes nothing."""
+        most = self.max_requests if max_requests is None else max_requests
 
         async def work(connection: AsyncConnection) -> RateLimit:
-            return await self._limit(connection, user, self._now_ms())
+            await exclusive(connection, f"limit {user}")
+            now_ms = await self._now(connection)
+            window = await self._window(connection, user, most, now_ms)
+            return self._rate_limit(window, most, now_ms)
 
         return await self._store.run(work)
 
     async def _admit(
-        self, connection: AsyncConnection, user: str
+        self, connection: AsyncConnection, user: str, most: int
     ) -> tuple[RateLimit, int | None]:
-        now_ms = self._now_ms()
+        # The time is read after the wait: of two gateways the later one is later.
+        await exclusive(connection, f"limit {user}")
+        now_ms = await self._now(connection)
         await self._drop_old(connection, user, now_ms)
-        before = await self._limit(connection, user, now_ms)
-        if before.remaining == 0:
-            return before, None
+        window = await self._window(connection, user, most, now_ms)
+        if window.count >= most:
+            return self._rate_limit(window, most, now_ms), None
         query = insert(accepted_prompts).values(user=user, at_ms=now_ms)
         key = (await connection.execute(query)).inserted_primary_key
         assert key is not None
-        return await self._limit(connection, user, now_ms), int(key[0])
+        first_ms = now_ms if window.first_ms is None else window.first_ms
+        window = _Window(window.count + 1, first_ms)
+        return self._rate_limit(window, most, now_ms), int(key[0])
+
+    async def _now(self, connection: AsyncConnection) -> int:
+        if self._now_ms is not None:
+            return self._now_ms()
+        if self._store.is_shared:
+            return await database_ms(connection)
+        return self._steady_ms()
 
     async def _drop_old(
         self, connection: AsyncConnection, user: str, now_ms: int
     ) -> None:
-        query = delete(accepted_prompts).where(_row.at_ms <= now_ms - self._window_ms)
+        is_old = _row.at_ms <= now_ms - self._window_ms
         self._admissions += 1
         if self._admissions % PURGE_EVERY != 1:
-            query = query.where(_row.user == user)
-        await connection.execute(query)
+            await connection.execute(
+                delete(accepted_prompts).where(is_old, _row.user == user)
+            )
+            return
+        # Two that remove everybody's at once would wait for each other's rows.
+        free = select(_row.id).where(is_old).with_for_update(skip_locked=True)
+        await connection.execute(delete(accepted_prompts).where(_row.id.in_(free)))
 
-    async def _limit(
-        self, connection: AsyncConnection, user: str, now_ms: int
-    ) -> RateLimit:
+    async def _window(
+        self, connection: AsyncConnection, user: str, most: int, now_ms: int
+    ) -> _Window:
         is_users = _row.user == user
         future = update(accepted_prompts).where(is_users, _row.at_ms > now_ms)
         await connection.execute(future.values(at_ms=now_ms))
-        start_ms = now_ms - self._window_ms
-        live = (is_users, _row.at_ms > start_ms)
-        count, oldest_ms = (
+        live = (is_users, _row.at_ms > now_ms - self._window_ms)
+        count, first_ms = (
             await connection.execute(
                 select(func.count(), func.min(_row.at_ms)).where(*live)
             )
         ).one()
-        if count > self.max_requests:
+        if count > most:
             # The limit was lowered: several have to go before one is free.
             newest_first = select(_row.at_ms).where(*live).order_by(_row.at_ms.desc())
-            oldest_ms = await connection.scalar(
-                newest_first.limit(1).offset(self.max_requests - 1)
-            )
-        wait_ms = 0 if oldest_ms is None else oldest_ms - start_ms
+            first_ms = await connection.scalar(newest_first.limit(1).offset(most - 1))
+        return _Window(count, first_ms)
+
+    def _rate_limit(self, window: _Window, most: int, now_ms: int) -> RateLimit:
+        first_ms = window.first_ms
+        wait_ms = 0 if first_ms is None else first_ms + self._window_ms - now_ms
         return RateLimit(
-            remaining=max(0, self.max_requests - count),
-            max_requests=self.max_requests,
+            remaining=max(0, most - window.count),
+            max_requests=most,
             reset_s=math.ceil(wait_ms / 1000),
             window_minutes=self.window_minutes,
         )

@@ -114,6 +114,15 @@ class RegisterReply(msgspec.Struct, frozen=True):
     status: Literal[201] = 201
 
 
+class PendingReply(msgspec.Struct, frozen=True):
+    """An account was made, and waits for an admin."""
+
+    email: str
+    message: str = "Registered; an admin has to approve the account first"
+    success: Literal[True] = True
+    status: Literal[202] = 202
+
+
 class LoginReply(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The password was right; a gateway adds the allowance."""
 

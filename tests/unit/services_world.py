@@ -18,7 +18,7 @@ from peerchat.api import (
     Role,
     Usage,
 )
-from peerchat.services.accounts import Accounts, PasswordHasher
+from peerchat.services.accounts import Accounts
 from peerchat.services.auth import AuthRole
 from peerchat.services.gateway import GatewayRole
 from peerchat.services.identity import Identity
@@ -28,6 +28,7 @@ from peerchat.services.store import open_store
 from peerchat.services.swarm import Swarm
 from peerchat.services.tokens import TokenIssuer, TokenVerifier
 from peerchat.testing.memory_network import MemoryDht, MemoryNetwork
+from peerchat.testing.passwords import fast_hasher
 
 SECRET = b"a secret that auth and gateway share!"
 PASSWORD = "correct horse battery"
@@ -93,7 +94,7 @@ class World:
 
     async def auth(self, name: str = "peerchat.db", secret: bytes = SECRET) -> Peer:
         peer = self.peer()
-        hasher = PasswordHasher(cost=4)
+        hasher = fast_hasher()
         self._resources.callback(hasher.close)
         accounts = Accounts(await self.store(name), hasher)
         await self.run(AuthRole(peer.swarm, accounts, TokenIssuer(secret)))

@@ -12,13 +12,16 @@ import jwt
 import pytest
 
 from peerchat.api import ApiError, ErrorCode
-from peerchat.services.accounts import Accounts, PasswordHasher
+from peerchat.services.accounts import Accounts, PasswordHasher, Source
 from peerchat.services.identity import load_identity
 from peerchat.services.limits import Limiter
 from peerchat.services.lockout import DELAY_MAX_S, ENTRIES_MAX, Lockout
 from peerchat.services.messages import Credentials
 from peerchat.services.store import open_store
 from peerchat.services.tokens import TOKEN_LIFE_S, TokenIssuer, TokenVerifier
+from peerchat.testing.passwords import fast_hasher
+
+PEER = Source("p")
 
 SECRET = b"a secret of more than thirty-two bytes"
 ANN = Credentials("ann@example.org", "correct horse")
@@ -33,7 +36,7 @@ async def store(tmp_path):
 
 @pytest.fixture
 def hasher():
-    hasher = PasswordHasher(cost=4)
+    hasher = fast_hasher()
     yield hasher
     hasher.close()
 
@@ -155,7 +158,9 @@ async def test_a_cancelled_caller_leaves_the_transaction_whole(store):
 async def test_register_and_login(store, hasher):
     accounts = Accounts(store, hasher)
     assert (await accounts.register(ANN)).email == "ann@example.org"
-    record = await accounts.login(Credentials("ANN@EXAMPLE.ORG ", "correct horse"), "p")
+    record = await accounts.login(
+        Credentials("ANN@EXAMPLE.ORG ", "correct horse"), PEER
+    )
     assert record.email == "ann@example.org"
     with pytest.raises(ApiError) as caught:
         await accounts.register(ANN)
@@ -178,9 +183,9 @@ async def test_two_at_once_make_one_account(store, hasher):
 async def test_every_byte_of_a_password_counts(store, hasher, password):
     accounts = Accounts(store, hasher)
     await accounts.register(Credentials("a@b.org", password))
-    await accounts.login(Credentials("a@b.org", password), "p")
+    await accounts.login(Credentials("a@b.org", password), PEER)
     with pytest.raises(ApiError, match="Invalid credentials"):
-        await accounts.login(Credentials("a@b.org", password + "x"), "p")
+        await accounts.login(Credentials("a@b.org", password + "x"), PEER)
 
 
 async def test_an_unknown_user_costs_a_hash_too(store, hasher, monkeypatch):
@@ -194,7 +199,7 @@ async def test_an_unknown_user_costs_a_hash_too(store, hasher, monkeypatch):
     messages = []
     for email in ("ann@example.org", "nobody@example.org", "not an address"):
         with pytest.raises(ApiError) as caught:
-            await accounts.login(Credentials(email, "wrong one"), "p")
+            await accounts.login(Credentials(email, "wrong one"), PEER)
         messages.append((caught.value.status, caught.value.message))
     assert len(checked) == 3
     assert messages == [(401, "Invalid credentials")] * 3
@@ -273,7 +278,7 @@ def test_token_claims():
     assert claims.expires_s - claims.issued_s == TOKEN_LIFE_S == 24 * 3600
     assert claims.token_id
     raw = jwt.decode(token, SECRET, algorithms=["HS256"])
-    assert set(raw) == {"email", "role", "iat", "exp", "jti"}
+    assert set(raw) == {"email", "role", "iat", "exp", "jti", "epoch"}
 
 
 def test_tokens_of_node_workers_have_no_id():
