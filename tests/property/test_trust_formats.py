@@ -332,6 +332,7 @@ magics = st.sampled_from([rootkey.ROOT_MAGIC, rootkey.BACKUP_MAGIC])
 files = st.tuples(magics, st.integers(0, 3).map(lambda n: bytes((n,))), packed)
 
 
+@settings(deadline=None)
 @given(packed | files.map(lambda parts: lockbox._finish(b"".join(parts))))
 def test_any_root_file_and_backup(data: bytes) -> None:
     parse(rootkey.is_locked, data)
@@ -342,6 +343,7 @@ def test_any_root_file_and_backup(data: bytes) -> None:
             rootkey.unpack_backup_untrusted(data, passphrase)
 
 
+@settings(deadline=None)
 @given(packed)
 def test_any_content_of_a_locked_backup(content: bytes) -> None:
     salt, nonce = bytes(16), bytes(24)
@@ -373,6 +375,7 @@ backups = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(backups, st.none() | st.text(min_size=1, max_size=20))
 def test_backups_come_back(backup: rootkey.Backup, passphrase: str | None) -> None:
     data = rootkey.pack_backup(backup, passphrase, salt=bytes(16), nonce=bytes(24))
