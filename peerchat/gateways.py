@@ -70,9 +70,18 @@ class Swarm(Protocol):
         """Take a peer that failed out of what `find` gives."""
 
     async def request(
-        self, key: PublicKey, method: str, body: object, timeout_s: float
+        self,
+        key: PublicKey,
+        method: str,
+        body: object,
+        timeout_s: float,
+        *,
+        role: Role = Role.GATEWAY,
     ) -> object:
-        """Call a unary method; raises NetError, or ApiError with ``PEER_LOST``."""
+        """Call a unary method of a role that the peer must have.
+
+        Raises NetError, or ApiError with ``PEER_LOST``.
+        """
 
     def ask(self, key: PublicKey, request: PromptRequest, token: str) -> Answer:
         """Begin an answer; every failure is raised by its iteration."""
@@ -272,7 +281,9 @@ class Gateways:
         async with room:
             started_s = time.perf_counter()  # uvloop's own clock has only milliseconds
             try:
-                reply = await self._swarm.request(key, "ping", {}, PING_TIMEOUT_S)
+                reply = await self._swarm.request(
+                    key, "ping", {}, PING_TIMEOUT_S, role=role
+                )
                 said = ping_of(reply_untrusted(reply))
             except (NetError, ApiError):
                 return PeerView(role, name, is_self=is_self, is_reachable=False), ()

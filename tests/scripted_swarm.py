@@ -101,7 +101,13 @@ class ScriptedSwarm:
         self.dropped.append(key)
 
     async def request(
-        self, key: PublicKey, method: str, body: object, timeout_s: float
+        self,
+        key: PublicKey,
+        method: str,
+        body: object,
+        timeout_s: float,
+        *,
+        role: Role = Role.GATEWAY,
     ) -> object:
         peer = self.peers[key]
         peer.calls.append((method, body))

@@ -118,6 +118,12 @@ class RoleMetrics:
             "rate_limited", "Requests refused because a user's limit was reached."
         )
         self._restarts = self._counter("restarts", "Restarts after a crash.")
+        self._refused = self._counter(
+            "refused_peers",
+            "Peers of a private swarm that were not admitted, by reason; rollback: an "
+            "older swarm record was shown.",
+            "reason",
+        )
         # A series that is there from the start can be alerted on.
         self._limited.labels(role.value)
         self._restarts.labels(role.value)
@@ -152,6 +158,10 @@ class RoleMetrics:
     def limited(self) -> None:
         """Count a refusal because a user's limit was reached."""
         self._limited.labels(self.role.value).inc()
+
+    def refused_peer(self, reason: str) -> None:
+        """Count a peer that was not admitted; ``reason`` is one of ours."""
+        self._refused.labels(self.role.value, reason).inc()
 
     def restarted(self) -> None:
         """Count a restart of the role after a crash."""

@@ -118,7 +118,9 @@ class Router:
     async def _ping(self, processor: Processor) -> None:
         began_s = time.perf_counter()  # uvloop's own clock has only milliseconds
         try:
-            reply = await self._swarm.request(processor.key, "ping", {}, PING_TIMEOUT_S)
+            reply = await self._swarm.request(
+                processor.key, "ping", {}, PING_TIMEOUT_S, role=Role.PROCESSOR
+            )
             said = ping_of(reply_untrusted(reply))
         except (NetError, ApiError) as error:
             logger.info("processor %s: %s", processor.key.hex()[:8], error)

@@ -1,7 +1,8 @@
 """One role of this process as others see it: methods, prompts, an announcement.
 
 Made by `Swarm.serve`. The announcement is renewed until `Service.withdraw`; after that
-nobody new finds the role, and what runs may finish.
+nobody new finds the role, and what runs may finish. In a private swarm each connection
+has a `Gate`, and no handler runs before it lets the peer in.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.net.crypto.primitives import KeyPair
@@ -20,11 +23,16 @@ from peerchat.net.identity import PublicKey, Target
 from peerchat.net.rpc.server import RpcServer
 from peerchat.net.rpc.session import Handler, RpcSession
 from peerchat.settings import PROMPT_BYTES_MAX
+from peerchat.trust.errors import RefusalReason, TrustRefused
 
 from .dht_face import Dht
+from .gate import Credentials, Gate
 from .messages import encode, thrown
 from .prompt_stream import PromptHandler, PromptStreamServer
 from .tasks import Tasks
+
+if TYPE_CHECKING:
+    from .trust import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +43,9 @@ RENEW_S = 4 * 60.0
 RENEW_JITTER_S = 30.0
 """Nodes forget after 13 minutes at the soonest; this outlives two lost rounds, and
 finds its way back soon when the node that knew us was restarted."""
+
+PING = "ping"
+"""The one method that every member may call of every role."""
 
 RENEW_RETRY_S = 5.0
 RENEW_RETRY_MAX_S = 60.0
@@ -55,6 +66,7 @@ class Service:
         methods: Mapping[str, Method],
         prompts: PromptHandler | None,
         prompt_bytes_max: int = PROMPT_BYTES_MAX,
+        trust: Trust | None = None,
     ) -> None:
         self.role = role
         self.public_key: PublicKey = key_pair.public_key
@@ -66,12 +78,22 @@ class Service:
             if prompts is None
             else PromptStreamServer(prompts, prompt_bytes_max=prompt_bytes_max)
         )
-        self._server = RpcServer(dht, on_connection=self._connected)
+        self._trust = trust
+        self._gates: WeakKeyDictionary[Connection, Gate] = WeakKeyDictionary()
+        self._server = RpcServer(
+            dht,
+            on_connection=self._connected,
+            capability=trust.capability if trust else None,
+            firewall=self._is_refused if trust else None,
+        )
         for name, method in methods.items():
             self._server.respond(name, self._handler(name, method))
         self._tasks = Tasks()
         self._is_draining = False
         self._is_announced = False
+        self._left: list[Target] = []
+        """Topics that it is still announced under, and shall not be."""
+        self._has_moved = asyncio.Event()
         self._is_closed = False
         self._calls = 0
         self._idle = asyncio.Event()
@@ -98,15 +120,21 @@ class Service:
         self._is_announced = True
         self._tasks.start(self._renew())
 
+    def move(self, topic: Target) -> None:
+        """Be announced under another topic from now on; connections stay."""
+        if topic != self._topic:
+            self._left.append(self._topic)
+            self._topic = topic
+            self._has_moved.set()
+
     async def withdraw(self) -> None:
         """Take the announcement back; idempotent, never raises."""
         if not self._is_announced:
             return
         self._is_announced = False
         await self._tasks.close()
-        with suppress(NetError, TimeoutError):
-            async with asyncio.timeout(WITHDRAW_TIMEOUT_S):
-                await self._dht.unannounce(self._topic, self._key_pair)
+        self._left.append(self._topic)
+        await self._leave()
 
     async def drain(self, timeout_s: float) -> None:
         """Take nothing new and wait for what runs, at most so long."""
@@ -130,14 +158,48 @@ class Service:
         await self._server.close()
 
     def _connected(self, connection: Connection) -> None:
+        if self._trust is None:
+            self._attach(connection)
+            return
+
+        def admitted(credentials: Credentials) -> None:
+            if credentials.may_ask(self.role):
+                self._attach(connection)
+
+        gate = Gate(self._trust, connection, role=self.role, on_admitted=admitted)
+        self._gates[connection] = gate
+
+    def _attach(self, connection: Connection) -> None:
         if self._prompts is not None:
             self._prompts.attach(connection)
+
+    def _is_refused(self, key: PublicKey, _payload: object) -> bool:
+        """Asked before a handshake is answered."""
+        if self._trust is None or not self._trust.is_revoked_key(key):
+            return False
+        error = TrustRefused(RefusalReason.REVOKED)
+        self._trust.note_refusal(key, error, self.role)
+        return True
+
+    async def _check_caller(self, connection: Connection, name: str) -> None:
+        """Wait until the gate is open; raises ApiError for what is not the caller's."""
+        gate = self._gates.get(connection)
+        if gate is None:
+            return
+        credentials = await gate.admitted()
+        if name != PING and not credentials.may_ask(self.role):
+            raise ApiError(
+                ErrorCode.UNAUTHORIZED,
+                f"Only gateways may call {name} of the role {self.role.value}.",
+                status=403,
+            )
 
     def _handler(self, name: str, method: Method) -> Handler:
         async def handle(body: bytes, session: RpcSession) -> bytes:
             self._calls += 1
             self._idle.clear()
             try:
+                await self._check_caller(session.connection, name)
                 if self._is_draining:
                     raise stopping()
                 return encode(await method(body, session.remote_public_key.hex()))
@@ -157,7 +219,10 @@ class Service:
         retry_s = RENEW_RETRY_S
         wait_s = _renewal_s()
         while True:
-            await asyncio.sleep(wait_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._has_moved.wait()
+            self._has_moved.clear()
             try:
                 await self._dht.announce(self._topic, self._key_pair)
             except NetError as error:
@@ -166,6 +231,14 @@ class Service:
                 retry_s = min(retry_s * 2, RENEW_RETRY_MAX_S)
             else:
                 wait_s, retry_s = _renewal_s(), RENEW_RETRY_S
+                await self._leave()
+
+    async def _leave(self) -> None:
+        left, self._left = self._left, []
+        for topic in left:
+            with suppress(NetError, TimeoutError):
+                async with asyncio.timeout(WITHDRAW_TIMEOUT_S):
+                    await self._dht.unannounce(topic, self._key_pair)
 
 
 def _renewal_s() -> float:

@@ -3,6 +3,9 @@
 A swarm stands on a DHT. What a lookup found is kept for five minutes at most; a peer
 that fails is dropped at once, and comes last for a while when it is found again: nodes
 of the DHT list a dead peer for up to twenty minutes.
+
+In a private swarm topics come from its secret, and a peer is asked nothing before its
+certificate says that it has the role.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,17 +30,21 @@ from peerchat.net.errors import (
     RpcRemoteError,
 )
 from peerchat.net.identity import PublicKey, Target
-from peerchat.net.rpc.client import RpcClient
 from peerchat.net.rpc.session import RpcSession
 from peerchat.sanitize import display_line
 from peerchat.settings import PROMPT_BYTES_MAX
 
 from .dht_face import Dht
+from .gate import NotAdmitted
 from .identity import Identity
 from .messages import encode
+from .peer_sessions import PeerSessions
 from .prompt_stream import PromptHandler, PromptStreamClient
 from .service import Method, Service
 from .swarm_answer import SwarmAnswer
+
+if TYPE_CHECKING:
+    from .trust import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +54,12 @@ FOUND_KEPT_S = 5 * 60.0
 FOUND_MAX = 256
 """Peers of one role that are remembered; nobody asks more of them than a few."""
 
+REFRESH_GAP_S = 5.0
+"""Nobody found: the swarm record is read for it no more often than this."""
+
 FAILED_KEPT_S = 60.0
 FAILED_MAX = 1024
 """Peers that failed lately; as many as lookups of all roles can give."""
-
-CONNECT_TIMEOUT_S = 15.0
-"""To shake hands and open; a peer that needs longer is as good as gone."""
 
 
 @dataclass(slots=True)
@@ -70,6 +77,7 @@ class Swarm:
         dht: started by the caller, and closed by the caller after this.
         identity: its key pairs are those of the roles and of this client.
         preferred: roles' keys to try first, such as those of this home.
+        trust: of a private swarm; None in an open one, and solo.
     """
 
     def __init__(
@@ -79,19 +87,20 @@ class Swarm:
         *,
         preferred: Mapping[Role, PublicKey] | None = None,
         prompt_bytes_max: int = PROMPT_BYTES_MAX,
+        trust: Trust | None = None,
     ) -> None:
         self.identity = identity
+        self.trust = trust
         self._dht = dht
         self._preferred = dict(preferred or {})
         self._prompt_bytes_max = prompt_bytes_max
-        self._rpc = RpcClient(dht, key_pair=identity.key_pair("client"))
-        self._streams: WeakKeyDictionary[RpcSession, PromptStreamClient] = (
-            WeakKeyDictionary()
-        )
+        self._sessions = PeerSessions(dht, identity.key_pair("client"), trust)
         self._found: dict[Role, _Found] = {}
         self._lookups: dict[Role, asyncio.Task[list[PublicKey]]] = {}
         self._failed: OrderedDict[PublicKey, float] = OrderedDict()
         self._services: dict[Role, Service] = {}
+        if trust is not None:
+            trust.subscribe(self._trust_changed)
 
     @property
     def services(self) -> Sequence[Service]:
@@ -121,15 +130,19 @@ class Swarm:
 
         Raises:
             NetError: it cannot be announced.
+            ApiError: the certificate of this peer does not grant the role.
         """
+        if self.trust is not None and role.value not in self.trust.roles:
+            raise not_granted(role)
         service = Service(
             self._dht,
             role,
             self.identity.role_key_pair(role),
-            topic_of(role),
+            self._topic(role),
             methods,
             prompts,
             self._prompt_bytes_max,
+            self.trust,
         )
         try:
             await service.start()
@@ -159,6 +172,7 @@ class Swarm:
 
         Raises:
             DhtUnreachable: no DHT node answers.
+            ApiError: this peer is not in the private swarm any more.
         """
         now_s = asyncio.get_running_loop().time()
         found = self._found.get(role)
@@ -167,6 +181,8 @@ class Swarm:
         else:
             keys = found.keys
         self._forget_failures(now_s)
+        if self.trust is not None:
+            keys = await self._trusted(self.trust, role, keys)
         return sorted(keys, key=lambda key: self._rank(role, key))
 
     def drop(self, role: Role, key: PublicKey) -> None:
@@ -178,6 +194,16 @@ class Swarm:
         self._failed.move_to_end(key)
         while len(self._failed) > FAILED_MAX:
             self._failed.popitem(last=False)
+
+    async def _trusted(
+        self, trust: Trust, role: Role, keys: list[PublicKey]
+    ) -> list[PublicKey]:
+        """Leave out who was revoked; nobody found may mean a new secret."""
+        if not keys and await trust.refresh(if_older_s=REFRESH_GAP_S):
+            keys = await self._look_up(role)
+        if problem := trust.problem:
+            raise ApiError(ErrorCode.NO_GATEWAY, problem, status=403)
+        return [key for key in keys if not trust.is_revoked_key(key)]
 
     async def _look_up(self, role: Role) -> list[PublicKey]:
         """One lookup for all who want it now."""
@@ -194,17 +220,19 @@ class Swarm:
             task.exception()  # whoever waited has it
 
     async def _lookup(self, role: Role) -> list[PublicKey]:
-        records = await self._dht.lookup(topic_of(role))
+        topic = self._topic(role)
+        records = await self._dht.lookup(topic)
         keys = list(dict.fromkeys(record.public_key for record in records))
         random.shuffle(keys)
         del keys[FOUND_MAX:]
         until_s = asyncio.get_running_loop().time() + FOUND_KEPT_S
-        self._found[role] = _Found(keys, until_s)
+        if topic == self._topic(role):  # a new secret may have come meanwhile
+            self._found[role] = _Found(keys, until_s)
         return keys
 
-    def _rank(self, role: Role, key: PublicKey) -> tuple[bool, bool]:
+    def _rank(self, role: Role, key: PublicKey) -> tuple[bool, bool, bool]:
         is_near = self.is_self(key) or self._preferred.get(role) == key
-        return key in self._failed, not is_near
+        return key in self._failed, not is_near, not self._sessions.is_proven(key)
 
     def _forget_failures(self, now_s: float) -> None:
         while self._failed:
@@ -216,9 +244,22 @@ class Swarm:
     # Calling
 
     async def request(
-        self, key: PublicKey, method: str, body: object, timeout_s: float
+        self,
+        key: PublicKey,
+        method: str,
+        body: object,
+        timeout_s: float,
+        *,
+        role: Role = Role.GATEWAY,
     ) -> object:
         """Call a unary method with a JSON body; gives what its JSON says.
+
+        Args:
+            key: whose.
+            method: its name.
+            body: becomes JSON.
+            timeout_s: for everything, connecting included.
+            role: what the peer must be in a private swarm to be told anything.
 
         Raises:
             NetError: the peer cannot be reached (`ConnectFailed`), was lost, or did
@@ -226,8 +267,8 @@ class Swarm:
             ApiError: it refused the method, or answered with something else.
         """
         try:
-            answer = await self._rpc.request(
-                key, method, encode(body), timeout_s=timeout_s
+            answer = await self._sessions.request(
+                key, method, encode(body), timeout_s, role
             )
         except RpcRemoteError as error:
             raise ApiError(
@@ -270,28 +311,21 @@ class Swarm:
         """
         return SwarmAnswer(self, key, request, token, role, user)
 
-    async def session(self, key: PublicKey) -> RpcSession:
-        """A held connection; `release` it.
+    async def session(self, key: PublicKey, *, role: Role = Role.GATEWAY) -> RpcSession:
+        """A held connection to a peer that has the role; `release` it.
 
         Raises:
-            NetError: the peer cannot be reached.
+            NetError: the peer cannot be reached, or is not what it must be.
         """
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await self._rpc.session(key, hold=True)
-        except TimeoutError:
-            self._note_failure(key)
-            raise ConnectFailed(f"{key.hex()} did not open in time") from None
+            return await self._sessions.session(key, role)
         except NetError:
             self._note_failure(key)
             raise
 
     def stream_of(self, session: RpcSession) -> PromptStreamClient:
         """The asking end of ``peerchat/stream`` on a connection."""
-        stream = self._streams.get(session)
-        if stream is None:
-            stream = self._streams[session] = PromptStreamClient(session)
-        return stream
+        return self._sessions.stream_of(session)
 
     async def close(self) -> None:
         """Close every service and connection; leaves the DHT to its owner."""
@@ -302,7 +336,16 @@ class Swarm:
         for task in lookups:
             task.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
-        await self._rpc.close()
+        await self._sessions.close()
+
+    def _trust_changed(self) -> None:
+        """Secret or record changed: roles move, and look-ups are made anew."""
+        self._found.clear()
+        for role, service in self._services.items():
+            service.move(self._topic(role))
+
+    def _topic(self, role: Role) -> Target:
+        return self.trust.topic(role) if self.trust else topic_of(role)
 
     def _note_failure(self, key: PublicKey) -> None:
         for role in Role:
@@ -314,6 +357,16 @@ class Swarm:
 def topic_of(role: Role) -> Target:
     """Where a role of an open swarm is announced."""
     return hash_target(role.value.encode())
+
+
+def not_granted(role: Role) -> ApiError:
+    """This peer may not serve the role in its private swarm."""
+    return ApiError(
+        ErrorCode.INVALID_REQUEST,
+        f"This home is not certified as {role.value}: ask for an invite made with "
+        f"--role {role.value}, and join the swarm again.",
+        status=403,
+    )
 
 
 def api_error_of(error: NetError, whom: str = "The peer") -> ApiError:
@@ -328,6 +381,10 @@ def api_error_of(error: NetError, whom: str = "The peer") -> ApiError:
     if isinstance(error, RequestTimeout):
         return ApiError(
             ErrorCode.TIMEOUT, f"{whom} did not answer in time; try again.", status=504
+        )
+    if isinstance(error, NotAdmitted):
+        return ApiError(
+            ErrorCode.PEER_LOST, f"{whom} is not trusted: {error}", status=502
         )
     if isinstance(error, ConnectFailed):
         return ApiError(

@@ -128,7 +128,9 @@ class Trust:
         if self.chain is None:
             return f"This home has no usable certificate of {name}: join it again."
         try:
-            self._check(self.chain)
+            check_still_holds(
+                self.chain, now_s=self._now_s(), revocations=self.record
+            )
         except TrustRefused as error:
             match error.reason:
                 case RefusalReason.REVOKED:

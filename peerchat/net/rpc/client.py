@@ -194,7 +194,9 @@ class RpcClient:
         if not task.done() or task.cancelled() or task.exception() is not None:
             return None
         session = task.result()
-        return None if session.is_closed else session
+        # A destroyed connection tells its session a turn later.
+        is_dead = session.is_closed or session.connection.is_closed
+        return None if is_dead else session
 
     def _is_dead(self, entry: _Entry) -> bool:
         return entry.connecting.done() and self._live_session(entry) is None

@@ -1,0 +1,121 @@
+"""Connections of this process to peers that serve: pooled, and admitted at both ends.
+
+In a private swarm nothing is said to a peer, not even the name of a method, before its
+certificate gave it the role that is asked of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from peerchat.api import Role
+from peerchat.net.crypto.primitives import KeyPair
+from peerchat.net.driver.connection import Connection
+from peerchat.net.errors import ConnectFailed, RequestTimeout
+from peerchat.net.identity import PublicKey
+from peerchat.net.rpc.client import RpcClient
+from peerchat.net.rpc.session import RpcSession
+
+from .dht_face import Dht
+from .gate import Gate
+from .prompt_stream import PromptStreamClient
+
+if TYPE_CHECKING:
+    from .trust import Trust
+
+CONNECT_TIMEOUT_S = 15.0
+"""To shake hands and open; a peer that needs longer is as good as gone."""
+
+PROVEN_MAX = 1024
+"""Peers remembered as trusted; more of one role are found in no swarm."""
+
+
+class PeerSessions:
+    """The asking side.
+
+    Args:
+        dht: connects.
+        key_pair: who this side is.
+        trust: of a private swarm; None asks whoever answers.
+    """
+
+    def __init__(self, dht: Dht, key_pair: KeyPair, trust: Trust | None) -> None:
+        self._trust = trust
+        self._gates: WeakKeyDictionary[Connection, Gate] = WeakKeyDictionary()
+        self._rpc = RpcClient(
+            dht,
+            key_pair=key_pair,
+            capability=trust.capability if trust else None,
+            on_connection=self._connected if trust else None,
+        )
+        self._streams: WeakKeyDictionary[RpcSession, PromptStreamClient] = (
+            WeakKeyDictionary()
+        )
+        self._proven: OrderedDict[PublicKey, None] = OrderedDict()
+
+    def is_proven(self, key: PublicKey) -> bool:
+        """Whether the peer has shown a good certificate lately."""
+        return key in self._proven
+
+    async def request(
+        self, key: PublicKey, method: str, value: bytes, timeout_s: float, role: Role
+    ) -> bytes | None:
+        """Call a method; raises NetError as `RpcClient.request`, and NotAdmitted."""
+        if self._trust is None:
+            return await self._rpc.request(key, method, value, timeout_s=timeout_s)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                session = await self._admitted(key, role)
+        except TimeoutError as error:
+            raise RequestTimeout("no connection in time") from error
+        try:
+            left_s = max(deadline_s - loop.time(), 0.0)
+            return await session.request(method, value, timeout_s=left_s)
+        finally:
+            session.release()
+
+    async def session(self, key: PublicKey, role: Role) -> RpcSession:
+        """A held session; raises NetError, soon."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await self._admitted(key, role)
+        except TimeoutError:
+            raise ConnectFailed(f"{key.hex()} did not open in time") from None
+
+    def stream_of(self, session: RpcSession) -> PromptStreamClient:
+        """The asking end of ``peerchat/stream`` on a connection."""
+        stream = self._streams.get(session)
+        if stream is None:
+            stream = self._streams[session] = PromptStreamClient(session)
+        return stream
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._rpc.close()
+
+    async def _admitted(self, key: PublicKey, role: Role) -> RpcSession:
+        session = await self._rpc.session(key, hold=True)
+        gate = self._gates.get(session.connection)
+        if gate is not None:
+            try:
+                await gate.admitted(role)
+            except BaseException:
+                session.release()
+                raise
+            self._note_proven(key)
+        return session
+
+    def _note_proven(self, key: PublicKey) -> None:
+        self._proven[key] = None
+        self._proven.move_to_end(key)
+        while len(self._proven) > PROVEN_MAX:
+            self._proven.popitem(last=False)
+
+    def _connected(self, connection: Connection) -> None:
+        assert self._trust is not None
+        self._gates[connection] = Gate(self._trust, connection)
