@@ -102,11 +102,11 @@ async def check_store(settings: Settings) -> Finding:
     from peerchat.services.store import open_store
 
     path = settings.home.store_path
-    if not path.exists():
+    if not settings.database_url and not path.exists():
         return Finding("store", True, f"{path} will be made at first start")
-    store = await open_store(path)
+    store = await open_store(path, settings.database_url)
     await store.close()
-    return Finding("store", True, f"{path} can be read and written")
+    return Finding("store", True, f"{store.place} can be read and written")
 
 
 async def check_dht(settings: Settings) -> Finding:

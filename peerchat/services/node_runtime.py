@@ -23,12 +23,10 @@ from peerchat.net.identity import PublicKey
 from peerchat.session_file import Session
 from peerchat.settings import Settings
 
-from .accounts import LOCAL_EMAIL, Accounts, PasswordHasher
-from .auth import AuthRole
+from .account_roles import SECRET_NAME, build_account_roles
 from .dht_face import Dht
-from .gateway import GatewayRole
+from .emails import LOCAL_EMAIL
 from .identity import load_identity
-from .limits import Limiter
 from .metrics import RoleMetrics
 from .run_file import (
     RunFile,
@@ -41,7 +39,7 @@ from .run_file import (
 from .store import Store, open_store
 from .supervisor import DRAIN_S, RunnableRole, Supervisor
 from .swarm import Swarm, api_error_of
-from .tokens import TokenIssuer, TokenVerifier
+from .tokens import TokenIssuer
 
 if TYPE_CHECKING:
     from peerchat.client import Client
@@ -175,7 +173,7 @@ class NodeRuntime:
                 "The local account exists only without a swarm: log in, or register.",
                 status=400,
             )
-        secret = await (await self._open_store()).secret("jwt_secret")
+        secret = await (await self._open_store()).secret(SECRET_NAME)
         token = TokenIssuer(secret).issue(LOCAL_EMAIL)
         self.client.adopt(Session(LOCAL_EMAIL, token, is_local=True))
         return Account(LOCAL_EMAIL, is_local=True)
@@ -311,32 +309,16 @@ class NodeRuntime:
     async def _build_account_roles(
         self, roles: frozenset[Role]
     ) -> Mapping[Role, RunnableRole]:
-        settings = self.settings
-        store = await self._open_store()
-        stored = await store.secret("jwt_secret")
-        shared = settings.jwt_secret.encode()
-        if not shared and self.mode == "open":
+        if not self.settings.jwt_secret and self.mode == "open":
             _warn_of_secret(roles)
-        built: dict[Role, RunnableRole] = {}
-        if Role.AUTH in roles:
-            hasher = PasswordHasher()
-            hasher.warm_up()
-            self._resources.callback(hasher.close)
-            built[Role.AUTH] = AuthRole(
-                self.swarm,
-                Accounts(store, hasher),
-                TokenIssuer(shared or stored),
-                metrics=self.metrics[Role.AUTH],
-            )
-        if Role.GATEWAY in roles:
-            built[Role.GATEWAY] = GatewayRole(
-                self.swarm,
-                TokenVerifier([shared, stored] if shared else [stored]),
-                Limiter(store, settings.max_requests, settings.window_minutes),
-                prompt_bytes_max=settings.prompt_bytes_max,
-                metrics=self.metrics[Role.GATEWAY],
-            )
-        return built
+        return await build_account_roles(
+            roles,
+            self.swarm,
+            self.settings,
+            await self._open_store(),
+            self.metrics,
+            self._resources.callback,
+        )
 
     async def _build_processor(self) -> RunnableRole:
         from .engines.choose import choose_engine
@@ -382,7 +364,9 @@ class NodeRuntime:
 
     async def _open_store(self) -> Store:
         if self._store is None:
-            self._store = await open_store(self.settings.home.store_path)
+            self._store = await open_store(
+                self.settings.home.store_path, self.settings.database_url
+            )
             self._resources.push_async_callback(self._store.close)
         return self._store
 
