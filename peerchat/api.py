@@ -266,6 +266,8 @@ class Account:
     email: str
     is_local: bool = False
     """Made without asking on first run; lives only in this home."""
+    is_pending: bool = False
+    """Just made, and waits for an admin's approval: it cannot log in yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from .account_replies import ManagedAccounts
 from .api import (
     Account,
     AnswerEvent,
@@ -149,13 +150,19 @@ class Client:
         """The API token; empty when nobody is logged in."""
         return self._session.token if self._session else ""
 
-    async def register(self, email: str, password: str) -> Account:
+    async def register(self, email: str, password: str, code: str = "") -> Account:
         """Make an account; does not log in.
 
+        Args:
+            email: its name.
+            password: at least 8 characters.
+            code: for swarms where one registers by invitation.
+
         Raises:
-            ApiError: ``CONFLICT`` when it exists, ``INVALID_REQUEST``, ``NO_AUTH``.
+            ApiError: ``CONFLICT`` when it exists, ``INVALID_REQUEST``, ``NO_AUTH``;
+                ``UNAUTHORIZED`` for a code that is missing, wrong, used or expired.
         """
-        return await self.gateways.register(email, password)
+        return await self.gateways.register(email, password, code)
 
     async def login(
         self, email: str, password: str, *, is_local: bool = False
@@ -187,6 +194,57 @@ class Client:
         self.rate_limit = None
         if self._memory is not None:
             self._memory.clear(self._scope)
+
+    async def change_password(self, old: str, new: str) -> None:
+        """Set a new password: ends every session of the account but this one.
+
+        Raises:
+            ApiError: ``UNAUTHORIZED`` for a wrong old password, ``INVALID_REQUEST``
+                for a new one that is too short.
+        """
+        token = await self.gateways.change_password(self._known_token(), old, new)
+        assert self._session is not None
+        self.adopt(replace(self._session, token=token))
+
+    async def logout_everywhere(self) -> None:
+        """End every session of the account, on all devices, this one too."""
+        await self.gateways.logout_everywhere(self._known_token())
+        await self.logout()
+
+    async def manage_accounts(
+        self,
+        action: str,
+        email: str = "",
+        *,
+        limit: int | None = None,
+        password: str = "",
+        expires_s: int | None = None,
+        after: str = "",
+    ) -> ManagedAccounts:
+        """Manage the swarm's accounts, as an admin.
+
+        Args:
+            action: ``list``, ``approve``, ``disable``, ``enable``, ``delete``,
+                ``limit``, ``reset`` or ``invite``.
+            email: whom; not for ``list`` and ``invite``.
+            limit: requests in a window, for ``limit``; None: the gateways' own.
+            password: the new one, for ``reset``; made when left out.
+            expires_s: how long a registration code lives, for ``invite``.
+            after: the last account of the page before, for ``list``.
+
+        Raises:
+            ApiError: ``UNAUTHORIZED`` (403) for who is no admin, ``CONFLICT`` when it
+                would leave no admin, ``INVALID_REQUEST`` for an unknown account.
+        """
+        return await self.gateways.manage_accounts(
+            self._known_token(),
+            action,
+            email,
+            limit=limit,
+            password=password,
+            expires_s=expires_s,
+            after=after,
+        )
 
     async def verify(self) -> Verified:
         """Ask a gateway whose the token is, and what is left of the limit.

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from .account_replies import ManagedAccounts, managed_of
 from .api import (
     Account,
     Answer,
@@ -52,6 +53,9 @@ PEERS_MAX = 64
 PINGS_AT_ONCE = 8
 TOKEN_CHARS_MAX = 8 * 1024
 """A longer token is none; ours have some 200 characters."""
+
+STATUS_PENDING = 202
+"""Of a registration that an admin has to approve."""
 
 LISTED_ROLES = (Role.GATEWAY, Role.AUTH, Role.PROCESSOR)
 """A bridge is found by HTTP alone."""
@@ -115,25 +119,66 @@ class Gateways:
         self._last_good: PublicKey | None = None
         self._answers: set[FailoverAnswer] = set()
 
-    async def register(self, email: str, password: str) -> Account:
+    async def register(self, email: str, password: str, code: str = "") -> Account:
         """Make an account; raises `ApiError` with ``CONFLICT`` if it exists."""
         data = {"email": email, "password": password}
-        reply = await self._call("register", data, "", ACCOUNT_TIMEOUT_S)
-        return Account(text_of(reply.get("email"), EMAIL_CHARS_MAX) or email)
+        if code:
+            data["code"] = code
+        reply = await self._call("register", data, "", ACCOUNT_TIMEOUT_S, is_once=True)
+        known = text_of(reply.get("email"), EMAIL_CHARS_MAX) or email
+        return Account(known, is_pending=reply.get("status") == STATUS_PENDING)
 
     async def login(self, email: str, password: str) -> Login:
         """Get a token; raises `ApiError` with ``UNAUTHORIZED`` for a wrong password."""
         data = {"email": email, "password": password}
         reply = await self._call("login", data, "", ACCOUNT_TIMEOUT_S)
-        token = reply.get("key")
-        if not isinstance(token, str) or not 0 < len(token) <= TOKEN_CHARS_MAX:
-            raise ApiError(
-                ErrorCode.INTERNAL,
-                "The gateway took the password but gave no token; log in again.",
-                status=502,
-            )
+        token = _token_of(reply)
         account = Account(text_of(reply.get("email"), EMAIL_CHARS_MAX) or email)
         return Login(account, token, rate_limit_of(reply))
+
+    async def change_password(self, token: str, old: str, new: str) -> str:
+        """Set a new password, which ends every session; gives a new token.
+
+        Raises `ApiError` with ``UNAUTHORIZED`` for a wrong old password or token.
+        """
+        data = {"old": old, "new": new}
+        timeout_s = ACCOUNT_TIMEOUT_S
+        reply = await self._call("changePassword", data, token, timeout_s, is_once=True)
+        return _token_of(reply)
+
+    async def logout_everywhere(self, token: str) -> None:
+        """End every session of the account, this one too."""
+        timeout_s = ACCOUNT_TIMEOUT_S
+        await self._call("logoutEverywhere", {}, token, timeout_s, is_once=True)
+
+    async def manage_accounts(
+        self,
+        token: str,
+        action: str,
+        email: str = "",
+        *,
+        limit: int | None = None,
+        password: str = "",
+        expires_s: int | None = None,
+        after: str = "",
+    ) -> ManagedAccounts:
+        """Do an admin's action; `Client.manage_accounts` says which there are."""
+        fields = {
+            "email": email,
+            "limit": limit,
+            "password": password,
+            "expiresS": expires_s,
+            "after": after,
+        }
+        given = {key: value for key, value in fields.items() if value not in (None, "")}
+        reply = await self._call(
+            "manageAccounts",
+            {"action": action, **given},
+            token,
+            ACCOUNT_TIMEOUT_S,
+            is_once=action != "list",
+        )
+        return managed_of(reply)
 
     async def verify(self, token: str) -> Verified:
         """Ask whose a token is; raises `ApiError` with ``UNAUTHORIZED``."""
@@ -198,21 +243,28 @@ class Gateways:
             await answer.aclose()
 
     async def _call(
-        self, method: str, data: object, token: str, timeout_s: float
+        self,
+        method: str,
+        data: object,
+        token: str,
+        timeout_s: float,
+        *,
+        is_once: bool = False,
     ) -> Mapping[str, object]:
         body = {"data": data, "meta": {"key": token}}
-        return await self._attempts(method, body, timeout_s)
+        return await self._attempts(method, body, timeout_s, is_once=is_once)
 
     async def _attempts(
-        self, method: str, body: object, timeout_s: float
+        self, method: str, body: object, timeout_s: float, *, is_once: bool = False
     ) -> Mapping[str, object]:
         async for key in self._candidates():
             try:
                 reply = await self._swarm.request(key, method, body, timeout_s)
             except (NetError, ApiError) as error:
                 self._gave_up(key, error)
-                if method == "register" and not isinstance(error, ConnectFailed):
-                    raise _maybe_registered() from error
+                if is_once and not isinstance(error, ConnectFailed):
+                    # It may have been done; a second gateway must not do it again.
+                    raise _maybe_done(method) from error
                 continue
             self._last_good = key
             return reply_untrusted(reply)
@@ -310,9 +362,21 @@ def no_gateway() -> ApiError:
     )
 
 
-def _maybe_registered() -> ApiError:
+def _maybe_done(method: str) -> ApiError:
+    what = "made the account" if method == "register" else "did it"
     return ApiError(
         ErrorCode.PEER_LOST,
-        "The gateway was lost while it made the account; log in to see whether it did.",
+        f"The gateway was lost while it {what}; log in to see whether it did.",
         status=502,
     )
+
+
+def _token_of(reply: Mapping[str, object]) -> str:
+    token = reply.get("key")
+    if not isinstance(token, str) or not 0 < len(token) <= TOKEN_CHARS_MAX:
+        raise ApiError(
+            ErrorCode.INTERNAL,
+            "The gateway took the password but gave no token; log in again.",
+            status=502,
+        )
+    return token

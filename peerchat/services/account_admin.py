@@ -91,8 +91,8 @@ class AccountAdmin:
         """Do one action.
 
         Raises:
-            ApiError: 400 for an unknown action or a wrong field, 404 for an unknown
-                account, 409 when it cannot be done to this one, STORE_FAILED.
+            ApiError: 400 for an unknown action or account or a wrong field, 409 when it
+                cannot be done to this account, STORE_FAILED.
         """
         action = self._actions.get(request.action)
         if action is None:
@@ -219,9 +219,7 @@ async def _check_not_last(connection: AsyncConnection, known: AccountRecord) -> 
 
 
 def _unknown(email: str) -> ApiError:
-    return ApiError(
-        ErrorCode.INVALID_REQUEST, f"There is no account {email}", status=404
-    )
+    return invalid(f"There is no account {email}")
 
 
 def _conflict(message: str) -> ApiError:
