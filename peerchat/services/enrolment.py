@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -28,6 +29,7 @@ from peerchat.trust.certificate import decode_chain_untrusted
 from peerchat.trust.keys import PURPOSES, topic_of, verify_key_proof
 from peerchat.trust.record import decode_body_untrusted
 
+from .attempts import Attempts
 from .certifier import ADMIN, LIFE_S, Certifier
 from .dht_face import Dht
 from .enrolment_messages import (
@@ -42,10 +44,9 @@ from .enrolment_messages import (
     refusal,
 )
 from .identity import Identity
-from .lockout import Lockout
 from .membership import Membership, SwarmHomes
 from .store import Store
-from .swarm_entries import CertificateEntry, InviteEntry, InviteRefused
+from .swarm_entries import CertificateEntry, InviteEntry, InviteRefused, invite_id_of
 from .swarm_register import SwarmRegister
 from .tasks import Tasks
 
@@ -59,10 +60,19 @@ CONNECTIONS_MAX = 64
 CONNECTION_S = 60.0
 """Whoever did not redeem until then comes again."""
 
-ATTEMPTS_MAX = 120
+REFUSALS_MAX = 5
+"""Of one connection; whoever wants more has to shake hands again."""
+
+ATTEMPTS_MAX = 600
+ATTEMPTS_OF_SOURCE_MAX = 60
 ATTEMPTS_WINDOW_S = 60.0
-"""Of everybody: seven signatures each, so a tenth of a second of CPU a minute, and more
-than any owner invites."""
+"""That get as far as signatures, of which each takes seven: half a second of CPU a
+minute at most, and ten times what any owner invites. Codes that nobody gave out are
+found so by a hash and count for nothing, so that guessing shuts nobody out."""
+
+CODES_KEPT_S = 0.1
+"""Between two looks at the store for a code that is not known yet: however many guess,
+it is asked ten times a second."""
 
 RENEW_ANNOUNCEMENT_S = 4 * 60.0
 """As for roles: `service.RENEW_S`."""
@@ -104,8 +114,13 @@ class Enrolment:
         self._register = SwarmRegister(store, self._root, now_s=now_s)
         self._key_pair = identity.in_swarm(self._root).purpose_key_pair("enrol")
         self._on_refused = on_refused
-        self._lockout = Lockout(free=10)
-        self._attempts: list[float] = []
+        self._attempts = Attempts(
+            ATTEMPTS_OF_SOURCE_MAX, ATTEMPTS_MAX, ATTEMPTS_WINDOW_S
+        )
+        self._codes: frozenset[str] = frozenset()
+        self._codes_s = float("-inf")
+        self._codes_lock = asyncio.Lock()
+        self._refusals: WeakKeyDictionary[RpcSession, int] = WeakKeyDictionary()
         self._tasks = Tasks()
         self.refused: Counter[str] = Counter()
         """By reason, since the start."""
@@ -170,36 +185,47 @@ class Enrolment:
         session: RpcSession,
         work: Callable[[], Awaitable[CertificateEntry]],
     ) -> bytes:
-        address = session.connection.remote_address
-        source = address.host if address else session.remote_public_key.hex()
         try:
-            self._count_attempt()
-            self._lockout.begin(source)
-            try:
-                entry = await work()
-            except InviteRefused as refused:
-                if refused.why in ("withdrawn", "expired", "used"):
-                    self._lockout.forgive(source)  # nobody guesses such a code
-                raise
-            self._lockout.succeed(source)
-            return msgspec.json.encode(self._reply(entry))
+            return msgspec.json.encode(self._reply(await work()))
         except InviteRefused as refused:
             return self._refuse(session, refused.why)
         except ApiError as error:
-            why = "too_many" if error.status == 429 else "unavailable"
-            return self._refuse(session, why)
+            logger.error("%s: cannot let anybody in: %s", self._name, error.message)
+            return self._refuse(session, "unavailable")
 
     def _refuse(self, session: RpcSession, why: str) -> bytes:
         key = session.remote_public_key.hex()
         logger.warning("%s: enrolment of %s refused: %s", self._name, key, why)
         self.refused[why] += 1
         self._on_refused(why)
+        self._refusals[session] = self._refusals.get(session, 0) + 1
+        if self._refusals[session] > REFUSALS_MAX:
+            session.connection.destroy()
         return msgspec.json.encode(refusal(why))
+
+    def _count_attempt(self, session: RpcSession) -> None:
+        address = session.connection.remote_address
+        source = address.host if address else session.remote_public_key.hex()
+        if not self._attempts.is_allowed(source):
+            raise InviteRefused("too_many")
+
+    async def _check_code(self, code: bytes) -> None:
+        """Refuse a code that was never given out, at the cost of a hash."""
+        invite_id = invite_id_of(code)
+        asked_s = time.monotonic()
+        async with self._codes_lock:
+            if invite_id not in self._codes and self._codes_s < asked_s:
+                await asyncio.sleep(self._codes_s + CODES_KEPT_S - time.monotonic())
+                self._codes_s = time.monotonic()
+                entries = await self._register.invites()
+                self._codes = frozenset(entry.invite_id for entry in entries)
+        if invite_id not in self._codes:
+            raise InviteRefused("unknown")
 
     async def _let_in(self, body: bytes, session: RpcSession) -> CertificateEntry:
         request = _decode(body, EnrolRequest)
-        if not await self._register.is_known(request.code):
-            raise InviteRefused("unknown")
+        await self._check_code(request.code)
+        self._count_attempt(session)
         peer = PublicKey(request.peer)
         keys = {name: PublicKey(key) for name, key in request.keys.items()}
         _check_proofs(request, keys, session)
@@ -218,6 +244,7 @@ class Enrolment:
     async def _issue_again(self, body: bytes, session: RpcSession) -> CertificateEntry:
         """The newest certificate; a new one for a member's that is half over."""
         peer = PublicKey(_decode(body, RenewRequest).peer)
+        self._count_attempt(session)
         entry = await self._register.newest(peer)
         if entry is None:
             raise InviteRefused("unknown")
@@ -263,14 +290,6 @@ class Enrolment:
         except DecodeError:
             return False
         return any(body.is_revoked_key(key) for key in keys)
-
-    def _count_attempt(self) -> None:
-        now_s = time.monotonic()
-        since_s = now_s - ATTEMPTS_WINDOW_S
-        self._attempts = [at_s for at_s in self._attempts if at_s > since_s]
-        if len(self._attempts) >= ATTEMPTS_MAX:
-            raise InviteRefused("too_many")
-        self._attempts.append(now_s)
 
 
 def _decode(body: bytes, kind: type[T]) -> T:

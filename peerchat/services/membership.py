@@ -97,7 +97,7 @@ class SwarmHomes:
     def names(self) -> Sequence[str]:
         """Every swarm of this home, in order."""
         found = self.home.swarms_dir.glob("*/swarm.json")
-        return sorted(path.parent.name for path in found if _is_name(path.parent.name))
+        return sorted(path.parent.name for path in found if is_name(path.parent.name))
 
     def load(self, name: str) -> Membership:
         """What is known of a swarm.
@@ -270,7 +270,8 @@ def checked_name(name: str) -> str:
         ) from None
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
+    """Whether a swarm of a home can be called so."""
     try:
         return parse_swarm_name(text) == text
     except ValueError:

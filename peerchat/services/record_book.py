@@ -1,36 +1,28 @@
-"""The swarm record in the DHT and in the home: read, written, published.
+"""The swarm record in the hands of its owner: new versions are written here.
 
-The body goes into immutable values, and the root key signs the head of it as a mutable
-one. Any member can put both again; only the owner can write a new version.
+How any member reads it and keeps it alive is in `swarm_record`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
 
 from peerchat.api import ApiError, ErrorCode
 from peerchat.net.crypto.primitives import KeyPair
 from peerchat.net.errors import DecodeError, LocalProtocolError
-from peerchat.net.hyperdht.mutable import MutableRecord, sign_mutable
-from peerchat.net.identity import PublicKey
-from peerchat.trust.blob import Joiner, split
+from peerchat.net.hyperdht.mutable import sign_mutable
+from peerchat.trust.blob import split
 from peerchat.trust.keys import fingerprint_of
 from peerchat.trust.record import RecordBody, decode_body_untrusted, encode_body
 
 from .dht_face import Dht
 from .membership import Membership, StoredRecord, SwarmHomes
+from .swarm_record import ChunksMissing, RecordSource
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-CHUNKS_AT_ONCE = 8
-"""Queries of the DHT at a time; each asks some twenty nodes."""
 
 
 class RecordBook:
@@ -88,12 +80,37 @@ class RecordBook:
 
         Raises:
             NetError: no DHT node answers.
+            ApiError: there is a newer one, and it cannot be read.
         """
-        membership = self._homes.load(self._name)
         kept = self._homes.load_record(self._name)
-        found = await fetch(dht, membership, after_seq=kept.seq if kept else 0)
-        if found is not None:
-            self.keep(found)
+        source = self._source(dht)
+        head = await source.newest_head()
+        if head is None or head.seq <= (kept.seq if kept else 0):
+            return
+        try:
+            record = await source.fetch(head)
+            source.read_untrusted(record)
+        except (ChunksMissing, DecodeError) as error:
+            raise ApiError(
+                ErrorCode.DHT_UNREACHABLE,
+                "The newest swarm record cannot be read now, and what it says would be "
+                "lost: try again while more members are online.",
+                status=503,
+            ) from error
+        self.keep(record)
+
+    async def publish(self, dht: Dht, record: StoredRecord) -> None:
+        """Put a version into the DHT, and keep it once that took it.
+
+        Raises:
+            NetError: nobody stored it; nothing has changed.
+        """
+        await self._source(dht).put(record)
+        self.keep(record)
+
+    def _source(self, dht: Dht) -> RecordSource:
+        membership = self._homes.load(self._name)
+        return RecordSource(dht, membership.root, membership.record_key)
 
 
 def empty_body(name: str, membership: Membership, now_s: float) -> RecordBody:
@@ -120,55 +137,3 @@ def signed(
         raise ApiError(ErrorCode.INVALID_REQUEST, str(error), status=413) from None
     record = sign_mutable(root, split(data, record_key).head, seq)
     return StoredRecord(seq, record.value, record.signature, data)
-
-
-async def publish(
-    dht: Dht, root: PublicKey, record_key: bytes, record: StoredRecord
-) -> None:
-    """Put a version into the DHT, parts first: whoever sees its head can read it.
-
-    Raises:
-        NetError: nobody stored it.
-    """
-    parts = split(record.body, record_key)
-    await _at_once(dht.immutable_put(chunk) for chunk in parts.chunks)
-    signed_head = MutableRecord(record.seq, record.value, record.signature)
-    await dht.mutable_put_signed(root, signed_head)
-
-
-async def fetch(
-    dht: Dht, membership: Membership, *, after_seq: int = 0
-) -> StoredRecord | None:
-    """The newest version in the DHT; None when it has none after ``after_seq``.
-
-    Raises:
-        NetError: no DHT node answers.
-    """
-    found = await dht.mutable_get(membership.root, after_seq + 1)
-    if found is None or found.seq <= after_seq:
-        return None
-    try:
-        joiner = Joiner(found.value, membership.record_key)
-        while wanted := joiner.wanted:
-            chunks = await _at_once(dht.immutable_get(target) for target in wanted)
-            if any(chunk is None for chunk in chunks):
-                logger.warning("parts of the record of %s are lost", membership.name)
-                return None
-            for chunk in chunks:
-                joiner.feed_untrusted(chunk or b"")
-        body = joiner.body_untrusted()
-        decode_body_untrusted(body)
-    except DecodeError as error:
-        logger.warning("the record of %s cannot be read: %s", membership.name, error)
-        return None
-    return StoredRecord(found.seq, found.value, found.signature, body)
-
-
-async def _at_once(calls: Iterable[Awaitable[T]]) -> Sequence[T]:
-    limit = asyncio.Semaphore(CHUNKS_AT_ONCE)
-
-    async def one(call: Awaitable[T]) -> T:
-        async with limit:
-            return await call
-
-    return await asyncio.gather(*(one(call) for call in calls))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from peerchat.api import ApiError, ErrorCode
 from peerchat.net.identity import KEY_BYTES, PublicKey
 from peerchat.trust.record import RecordBody
 
@@ -21,6 +20,7 @@ class Removal:
     body: RecordBody
     words: str
     """What was removed."""
+    keys: frozenset[PublicKey]
     serials: frozenset[bytes]
     """Certificates that are void by it."""
 
@@ -39,7 +39,6 @@ def removal_of(
     meant: str,
     body: RecordBody,
     certificates: Sequence[CertificateEntry],
-    own: PublicKey,
 ) -> Removal:
     """What it takes to remove a peer, a certificate or a granted key.
 
@@ -49,22 +48,15 @@ def removal_of(
         meant: a key of the peer or a serial, perhaps shortened.
         body: of the newest record.
         certificates: that were issued here, the newest first.
-        own: the peer key of this home.
 
     Raises:
-        ApiError: nothing is meant, or several things, or this very home.
+        ApiError: nothing is meant, or several things.
     """
     choices = [*_of_certificates(certificates), *_of_grants(body, certificates)]
     key = whole_key(meant)
     if key and not any(key.hex() in choice.names for choice in choices):
         choices.append(_Choice((key.hex(),), f"key {key.hex()}", {key}))
     choice = only(choices, meant, lambda one: one.names, "key or serial")
-    if own in choice.keys:
-        raise ApiError(
-            ErrorCode.INVALID_REQUEST,
-            "That is this home itself: it would lock itself out.",
-            status=400,
-        )
     keys = choice.keys
     new = dataclasses.replace(
         body,
@@ -76,7 +68,7 @@ def removal_of(
         },
     )
     void = {entry.serial for entry in certificates if entry.peer in keys}
-    return Removal(new, choice.words, frozenset(choice.serials | void))
+    return Removal(new, choice.words, frozenset(keys), frozenset(choice.serials | void))
 
 
 def _of_certificates(certificates: Sequence[CertificateEntry]) -> Iterator[_Choice]:

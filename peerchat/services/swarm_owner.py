@@ -10,6 +10,7 @@ import dataclasses
 import secrets as chance
 import time
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from peerchat.api import ApiError, ErrorCode
@@ -26,13 +27,15 @@ from .certifier import ADMIN, MEMBER_ROLES, OWNER_ROLES, Certifier
 from .dht_face import Dht
 from .identity import Identity
 from .membership import SECRET_BYTES, SwarmHomes
-from .record_book import RecordBook, publish
+from .record_book import RecordBook
 from .removals import Removal, removal_of
 from .root_key import packed, unlock_root
 from .store import Store
 from .swarm import api_error_of
 from .swarm_entries import CertificateEntry, InviteEntry
 from .swarm_register import SwarmRegister
+
+GRANT_ROLES_SHOWN = tuple(sorted(GRANT_ROLES))
 
 USES_MAX = 1000
 EXPIRES_MAX_S = 365 * 24 * 3600.0
@@ -123,63 +126,76 @@ class SwarmOwner:
         """The root key pair; raises `ApiError` as `root_key.unlock_root`."""
         return await unlock_root(self._homes, self._name, passphrase)
 
+    def takes_root(self, member: CertificateEntry, roles: Iterable[str]) -> bool:
+        """Whether a member's new roles take the root key: making an admin does, and so
+        does taking a role away, which voids a certificate."""
+        wanted = set(checked_roles(roles, OWNER_ROLES))
+        return ADMIN in wanted or not wanted.issuperset(member.roles)
+
     async def certify(
         self, member: CertificateEntry, roles: Iterable[str], root: KeyPair | None
-    ) -> tuple[CertificateEntry, RecordBody | None]:
-        """Give a member other roles; it fetches the certificate when it next asks.
+    ) -> tuple[CertificateEntry, frozenset[bytes]]:
+        """A certificate with other roles; the member fetches it when it next asks.
 
         Args:
             member: its newest certificate.
             roles: all that it has from now on.
-            root: needed to make an admin, or to take a role away.
+            root: when `takes_root`.
 
         Returns:
-            The new certificate and, when one was taken back for it, the new record.
+            The certificate, to be added to the register once those with the serials
+            have been taken back.
         """
         wanted = checked_roles(roles, OWNER_ROLES)
-        taken = set(member.roles) - set(wanted)
-        if (ADMIN in wanted or taken) and root is None:
+        self._check_not_own({member.peer})
+        if member.is_revoked:
             raise ApiError(
-                ErrorCode.UNAUTHORIZED,
-                "Making an admin, or taking a role away, needs the root key.",
-                status=403,
+                ErrorCode.CONFLICT,
+                f"{member.name} was removed from the swarm: invite it anew.",
+                status=409,
             )
+        is_root_needed = root is not None and ADMIN in wanted
         certifier = (
             Certifier(root, now_s=self._now_s)
-            if root is not None and ADMIN in wanted
+            if root is not None and is_root_needed
             else self._certifier()
         )
         entry = certifier.issue(
             member.peer, member.keys, roles=wanted, name=member.name
         )
-        await self.register.add([entry])
-        if not taken:
-            return entry, None
-        serials = await self._serials(member.peer) - {entry.serial}
-        await self.register.mark_revoked(serials)
-        body = self.record
-        return entry, dataclasses.replace(
-            body, revoked_serials=body.revoked_serials | serials
+        if set(wanted).issuperset(member.roles):
+            return entry, frozenset()
+        certificates = await self.register.certificates()
+        return entry, frozenset(
+            one.serial
+            for one in certificates
+            if one.peer == member.peer and one.serial != entry.serial
         )
 
-    def with_grant(
-        self, key: PublicKey, role: str, *, name: str = "", not_after_s: int = 0
-    ) -> RecordBody:
-        """The record with a Node.js worker let in under its key."""
-        if role not in GRANT_ROLES:
-            wanted = ", ".join(sorted(GRANT_ROLES))
-            raise ApiError(
-                ErrorCode.INVALID_REQUEST,
-                f"A key can be granted: {wanted}; not {display_line(role, 32)}.",
-                status=400,
-            )
+    def without_serials(self, serials: Iterable[bytes]) -> RecordBody:
+        """The record with certificates taken back."""
         body = self.record
-        others = [one for one in body.grants if (one.key, one.role) != (key, role)]
-        grant = Grant(key, role, display_line(name, 64), not_after_s)
         return dataclasses.replace(
-            body,
-            grants=(*others, grant),
-            revoked_keys=body.revoked_keys - {key},
+            body, revoked_serials=body.revoked_serials | frozenset(serials)
+        )
+
+    def with_grants(
+        self,
+        key: PublicKey,
+        roles: Iterable[str],
+        *,
+        name: str = "",
+        not_after_s: int = 0,
+    ) -> RecordBody:
+        """The record with a Node.js worker let in under its key, for these roles."""
+        wanted = checked_roles(roles, GRANT_ROLES_SHOWN)
+        body = self.record
+        others = (one for one in body.grants if one.key != key)
+        grants = (
+            Grant(key, role, display_line(name, 64), not_after_s) for role in wanted
+        )
+        return dataclasses.replace(
+            body, grants=(*others, *grants), revoked_keys=body.revoked_keys - {key}
         )
 
     async def without(self, meant: str) -> Removal:
@@ -191,9 +207,10 @@ class SwarmOwner:
         Raises:
             ApiError: nothing is meant, or several things, or this very home.
         """
-        own = self._identity.in_swarm(self.membership.root).peer_key_pair.public_key
         certificates = await self.register.certificates()
-        return removal_of(meant, self.record, certificates, own)
+        removal = removal_of(meant, self.record, certificates)
+        self._check_not_own(removal.keys)
+        return removal
 
     async def rotated(self) -> tuple[RecordBody, bytes]:
         """The record with a new secret sealed to every member, and the secret.
@@ -246,10 +263,9 @@ class SwarmOwner:
         """
         record = self._book.sign(root, body)
         try:
-            await publish(dht, root.public_key, self.membership.record_key, record)
+            await self._book.publish(dht, record)
         except NetError as error:
             raise api_error_of(error) from error
-        self._book.keep(record)
 
     def use_secret(self, secret: bytes, generation: int) -> None:
         """Go over to a secret whose record is published."""
@@ -288,9 +304,14 @@ class SwarmOwner:
             passphrase,
         )
 
-    async def _serials(self, peer: PublicKey) -> set[bytes]:
-        certificates = await self.register.certificates()
-        return {entry.serial for entry in certificates if entry.peer == peer}
+    def _check_not_own(self, keys: AbstractSet[PublicKey]) -> None:
+        own = self._identity.in_swarm(self.membership.root).peer_key_pair.public_key
+        if own in keys:
+            raise ApiError(
+                ErrorCode.INVALID_REQUEST,
+                "That is this home itself: it would lock itself out.",
+                status=400,
+            )
 
 
 def checked_roles(roles: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -133,15 +133,6 @@ class SwarmRegister:
 
         return await self._store.run(work)
 
-    async def is_known(self, code: bytes) -> bool:
-        """Whether there ever was such a code; cheap, to be asked before all else."""
-        query = select(swarm_invites.c.id).where(self._is_invite(invite_id_of(code)))
-
-        async def work(connection: AsyncConnection) -> bool:
-            return await connection.scalar(query) is not None
-
-        return await self._store.run(work)
-
     async def redeem(
         self,
         code: bytes,
