@@ -1,8 +1,9 @@
 """Everything of a node on one event loop: DHT, swarm, roles, client.
 
 A serving process runs the roles it was told to, and leaves `serve.json` behind. Any
-other process is a client: of a running serve of its home, of an open swarm, or, with
-nothing configured, of all the roles in itself (docs/decisions/0004-solo-mode.md).
+other process is a client: of a running serve of its home, of a swarm, or, with nothing
+configured, of all the roles in itself (docs/decisions/0004-solo-mode.md). The app of
+whoever made a private swarm runs its roles too, so that there is somebody in it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from peerchat.api import Account, ApiError, ErrorCode, Role, RoleHealth
 from peerchat.config import prepare_home
-from peerchat.net import PUBLIC_BOOTSTRAP, HyperDHT, system_env
+from peerchat.net import HyperDHT, system_env
 from peerchat.net.errors import NetError
 from peerchat.net.identity import PublicKey
 from peerchat.session_file import Session
@@ -26,20 +27,16 @@ from peerchat.settings import Settings
 from .account_roles import SECRET_NAME, build_account_roles
 from .dht_face import Dht
 from .emails import LOCAL_EMAIL
-from .identity import load_identity
+from .identity import CERTIFIED_ROLES, Identity, load_identity
 from .metrics import RoleMetrics
-from .run_file import (
-    RunFile,
-    answers,
-    is_process_alive,
-    read_run_file,
-    remove_run_file,
-    write_run_file,
-)
+from .private_mode import PrivateMode
+from .run_file import RunFile, remove_run_file, write_run_file
 from .store import Store, open_store
 from .supervisor import DRAIN_S, RunnableRole, Supervisor
-from .swarm import Swarm, api_error_of
+from .swarm import Swarm, api_error_of, not_granted
 from .tokens import TokenIssuer
+from .trust import Trust
+from .way_in import LOOPBACK, find_way_in
 
 if TYPE_CHECKING:
     from peerchat.client import Client
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 SOLO_ROLES = frozenset({Role.AUTH, Role.GATEWAY, Role.PROCESSOR})
 
 OPEN_WARNING = (
@@ -62,6 +58,7 @@ class NodeRuntime:
     Args:
         settings: of this process.
         is_serving: run ``settings.roles`` for others and say so in `serve.json`.
+        is_app: stays open; of an admin's home it runs what a private swarm needs.
         on_change: called when the health of a role changed.
         make_dht: gives an unstarted DHT for bootstrap nodes (None: the first node of
             a network of its own) and the host to bind; real ones unless told.
@@ -72,12 +69,14 @@ class NodeRuntime:
         settings: Settings,
         *,
         is_serving: bool = False,
+        is_app: bool = False,
         on_change: Callable[[], None] = lambda: None,
         make_dht: Callable[[Sequence[str] | None, str], Dht] | None = None,
     ) -> None:
         self.settings = settings
         self.is_serving = is_serving
-        self.mode = "solo" if settings.is_solo else "open"
+        self.is_app = is_app
+        self.mode = mode_of(settings)
         self.attached_to: RunFile | None = None
         """The running serve of this home that this process uses."""
         self.engine = ""
@@ -91,6 +90,7 @@ class NodeRuntime:
         self._resources = AsyncExitStack()
         self._dht: Dht | None = None
         self._swarm: Swarm | None = None
+        self._private: PrivateMode | None = None
         self._client: Client | None = None
         self._supervisor: Supervisor | None = None
         self._store: Store | None = None
@@ -119,6 +119,11 @@ class NodeRuntime:
         """The swarm; only once started."""
         assert self._swarm is not None
         return self._swarm
+
+    @property
+    def trust(self) -> Trust | None:
+        """Of a private swarm."""
+        return self._private.trust if self._private else None
 
     @property
     def client(self) -> Client:
@@ -179,30 +184,28 @@ class NodeRuntime:
         return Account(LOCAL_EMAIL, is_local=True)
 
     async def _start(self) -> None:
-        settings = self.settings
-        if settings.swarm:
-            raise ApiError(
-                ErrorCode.INVALID_REQUEST,
-                "Private swarms are not available yet: use --open, or no swarm at all.",
-                status=400,
-            )
-        for line in prepare_home(settings.home):
+        for line in prepare_home(self.settings.home):
             logger.warning("%s", line)
-        identity = load_identity(settings.home.seed_path)
+        identity = load_identity(self.settings.home.seed_path)
         await self._join()
         if self.mode == "open":
             logger.warning(OPEN_WARNING)
+        if self.mode == "private":
+            identity = await self._enter_private(identity)
         attached = self.attached_to
         keys = attached.keys() if attached else {}
         self._swarm = Swarm(
             self.dht,
             identity,
             preferred={role: PublicKey(key) for role, key in keys.items()},
-            prompt_bytes_max=settings.prompt_bytes_max,
+            prompt_bytes_max=self.settings.prompt_bytes_max,
+            trust=self.trust,
         )
         self._resources.push_async_callback(self._swarm.close)
         await self._start_client()
         await self._start_roles()
+        if self._private is not None and self._is_staying:
+            await self._private.let_in(self._open_store)
         await self._ensure_account()
         if self.is_serving:
             await self._tell()
@@ -210,60 +213,31 @@ class NodeRuntime:
     # The DHT
 
     async def _join(self) -> None:
-        run = self._running_serve()
-        if run is not None and await self._attach(run):
-            return
-        settings = self.settings
-        if settings.is_solo or settings.bootstrap == ():
-            await self._open_dht(None, LOOPBACK)
-            return
-        bootstrap = (
-            PUBLIC_BOOTSTRAP if settings.bootstrap is None else settings.bootstrap
-        )
-        self._bootstrap = tuple(bootstrap)
-        await self._open_dht(self._bootstrap, "0.0.0.0")
+        way = await find_way_in(self.settings, is_serving=self.is_serving)
+        self.settings, self.mode = way.settings, way.mode
+        self.attached_to, self._bootstrap = way.attached_to, way.bootstrap
+        await self._open_dht(way.bootstrap or None, way.host)
 
-    def _running_serve(self) -> RunFile | None:
-        """The live serve of this home, if there is one; clears up after a dead one."""
-        path = self.settings.home.run_path
-        run = read_run_file(path)
-        if run is None or run.pid == os.getpid():
-            return None
-        if not is_process_alive(run.pid):
-            logger.info("removed %s: process %d is gone", path, run.pid)
-            remove_run_file(path)
-            return None
-        return run
+    async def _enter_private(self, identity: Identity) -> Identity:
+        """Know whom to trust; gives who this peer is in the swarm."""
+        private = PrivateMode(self.dht, self.settings, identity)
+        self._resources.push_async_callback(private.close)
+        self._check_roles(private.trust)
+        await private.start(is_staying=self._is_staying)
+        self._private = private
+        return private.trust.identity
 
-    async def _attach(self, run: RunFile) -> bool:
-        """Whether the serve answers, and this process now uses it (where it may)."""
-        if not await answers(run):
-            logger.warning(
-                "process %d does not answer at %s: it is not a running serve",
-                run.pid,
-                run.dht,
-            )
-            remove_run_file(self.settings.home.run_path, pid=run.pid)
-            return False
+    def _check_roles(self, trust: Trust) -> None:
+        """Say at once which role this home may not serve."""
         if self.is_serving:
-            raise ApiError(
-                ErrorCode.CONFLICT,
-                f"peerchat serve runs in this home already (process {run.pid}): stop "
-                "it with peerchat stop, or use another home with --home.",
-                status=409,
-            )
-        if not self.settings.is_solo:
-            return False
-        self.attached_to = run
-        self.mode = run.mode
-        if run.mode == "solo":
-            self._bootstrap = (run.dht,)
-            await self._open_dht(self._bootstrap, LOOPBACK)
-        else:
-            # Its node may be one that stores nothing: join where it joined.
-            self._bootstrap = tuple(run.bootstrap) or (run.dht,)
-            await self._open_dht(self._bootstrap, "0.0.0.0")
-        return True
+            for role in CERTIFIED_ROLES:
+                if role in self.settings.roles and role.value not in trust.roles:
+                    raise not_granted(role)
+
+    @property
+    def _is_staying(self) -> bool:
+        """Whether others may count on this process."""
+        return self.is_serving or (self.is_app and self.attached_to is None)
 
     async def _open_dht(self, bootstrap: Sequence[str] | None, host: str) -> None:
         dht = self._make_dht(bootstrap, host)
@@ -289,6 +263,8 @@ class NodeRuntime:
         self.metrics = {role: RoleMetrics(role) for role in sorted(roles)}
         for metrics in self.metrics.values():
             metrics.watch(self.dht)
+        if self._private is not None:
+            self._private.count_in(self.metrics)
         built: dict[Role, RunnableRole] = {}
         if roles & {Role.AUTH, Role.GATEWAY}:
             built.update(await self._build_account_roles(roles))
@@ -303,8 +279,14 @@ class NodeRuntime:
     def _wanted_roles(self) -> frozenset[Role]:
         if self.is_serving:
             return self.settings.roles
-        is_alone = self.settings.is_solo and self.attached_to is None
-        return SOLO_ROLES if is_alone else frozenset()
+        if self.attached_to is not None:
+            return frozenset()
+        if self.settings.is_solo:
+            return SOLO_ROLES
+        trust = self.trust
+        if trust is None or not self.is_app or not trust.is_admin:
+            return frozenset()
+        return frozenset(role for role in SOLO_ROLES if role.value in trust.roles)
 
     async def _build_account_roles(
         self, roles: frozenset[Role]
@@ -382,6 +364,7 @@ class NodeRuntime:
         content = RunFile(
             pid=os.getpid(),
             mode=self.mode,
+            swarm=self.settings.swarm,
             dht=self._local_address(),
             bootstrap=list(self._bootstrap) or [self._local_address()],
             roles={role.value: key for role, key in self.role_keys().items()},
@@ -391,6 +374,13 @@ class NodeRuntime:
         )
         write_run_file(path, content)
         self._resources.callback(remove_run_file, path, pid=content.pid)
+
+
+def mode_of(settings: Settings) -> str:
+    """``solo``, ``open`` or ``private``, as far as settings say."""
+    if settings.swarm:
+        return "private"
+    return "open" if settings.is_open else "solo"
 
 
 def _make_dht(bootstrap: Sequence[str] | None, host: str) -> HyperDHT:

@@ -24,7 +24,9 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
 
     pid: int
     mode: str
-    """``solo`` or ``open``."""
+    """``solo``, ``open`` or ``private``."""
+    swarm: str = ""
+    """Name of the private swarm in this home."""
     dht: str
     """``host:port`` of its node, as this machine reaches it."""
     bootstrap: list[str] = []
