@@ -8,19 +8,54 @@ from peerchat.settings import Settings
 
 from .options import Invocation
 from .output import Output
-from .session import open_client, read_password, sign_in, warn_of_open_swarm
+from .session import (
+    open_client,
+    read_code,
+    read_new_password,
+    read_password,
+    sign_in,
+    warn_of_open_swarm,
+)
 
 
-async def run_register(settings: Settings, call: Invocation, email: str) -> None:
+async def run_register(
+    settings: Settings, call: Invocation, email: str, code: str | None
+) -> None:
     """Make an account; does not log in."""
     warn_of_open_swarm(settings, call.out)
+    given = read_code(code)
     password = read_password(is_new=True)
     async with open_client(settings, call) as client:
-        account = await client.register(email, password)
+        account = await client.register(email, password, given)
     shown = display_line(account.email)
+    then = f"log in with peerchat login {shown}"
+    if account.is_pending:
+        then = "an admin has to approve the account before it can log in"
+    fields = {"email": shown, "is_pending": account.is_pending}
+    call.out.line(f"registered {shown}: {then}", fields)
+
+
+async def run_password(settings: Settings, call: Invocation) -> None:
+    """Set a new password; every session but this one ends."""
+    warn_of_open_swarm(settings, call.out)
+    old, new = read_password(), read_new_password()
+    async with open_client(settings, call) as client:
+        await sign_in(client)
+        await client.change_password(old, new)
+        assert client.account is not None
+        shown = display_line(client.account.email)
     call.out.line(
-        f"registered {shown}: log in with peerchat login {shown}", {"email": shown}
+        f"changed the password of {shown}; its other sessions have ended",
+        {"email": shown},
     )
+
+
+async def run_logout_everywhere(settings: Settings, call: Invocation) -> None:
+    """End every session of the account, wherever it is, and forget this one."""
+    async with open_client(settings, call) as client:
+        await sign_in(client)
+        await client.logout_everywhere()
+    call.out.line("logged out everywhere", {"email": None, "is_everywhere": True})
 
 
 async def run_login(settings: Settings, call: Invocation, email: str) -> None:

@@ -25,6 +25,7 @@ from .options import (
 )
 from .output import EXIT_INTERRUPTED, EXIT_USAGE, Output
 from .run import run
+from .user import user
 
 app = typer.Typer(
     name="peerchat",
@@ -36,6 +37,10 @@ app = typer.Typer(
     "Without a command: open the terminal app.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(user, name="user")
+
+app.add_typer(swarm_app)
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="Which model.")
@@ -211,12 +216,33 @@ def stop(call: Invocation) -> None:
 
 @network_command(app)
 def register(
-    call: Invocation, email: Annotated[str, typer.Argument(metavar="EMAIL")]
+    call: Invocation,
+    email: Annotated[str, typer.Argument(metavar="EMAIL")],
+    code: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE",
+            help="From an admin, where it takes one; '-' reads standard input, and "
+            "PEERCHAT_CODE does too.",
+        ),
+    ] = None,
 ) -> None:
     """Make an account; PEERCHAT_PASSWORD or a prompt gives the password."""
     from .account import run_register
 
-    run(call.out, run_register(call.settings(), call, email))
+    run(call.out, run_register(call.settings(), call, email, code))
+
+
+@network_command(app)
+def password(call: Invocation) -> None:
+    """Change the password, and end all other sessions.
+
+    PEERCHAT_PASSWORD and PEERCHAT_NEW_PASSWORD, two lines of standard input, or prompts
+    give them.
+    """
+    from .account import run_password
+
+    run(call.out, run_password(call.settings(), call))
 
 
 @network_command(app)
@@ -230,11 +256,21 @@ def login(
 
 
 @network_command(app)
-def logout(call: Invocation) -> None:
+def logout(
+    call: Invocation,
+    everywhere: Annotated[
+        bool,
+        typer.Option("--everywhere", help="End the account's sessions on all devices."),
+    ] = False,
+) -> None:
     """Forget the session of this home."""
-    from .account import run_logout
+    from .account import run_logout, run_logout_everywhere
 
-    run(call.out, run_logout(call.settings(), call.out))
+    settings = call.settings()
+    if everywhere:
+        run(call.out, run_logout_everywhere(settings, call))
+    else:
+        run(call.out, run_logout(settings, call.out))
 
 
 @network_command(app)

@@ -28,6 +28,8 @@ OPEN_NOTE = (
 )
 
 PASSWORD_VARIABLE = "PEERCHAT_PASSWORD"
+NEW_PASSWORD_VARIABLE = "PEERCHAT_NEW_PASSWORD"
+CODE_VARIABLE = "PEERCHAT_CODE"
 
 
 def warn_of_open_swarm(settings: Settings, out: Output) -> None:
@@ -38,23 +40,40 @@ def warn_of_open_swarm(settings: Settings, out: Output) -> None:
 
 def read_password(*, is_new: bool = False) -> str:
     """Take the password from the environment, or ask for it without showing it."""
-    if given := os.environ.get(PASSWORD_VARIABLE):
+    return _read_secret(PASSWORD_VARIABLE, "Password: ", is_new=is_new)
+
+
+def read_new_password() -> str:
+    """The password that takes another's place, likewise."""
+    return _read_secret(NEW_PASSWORD_VARIABLE, "New password: ", is_new=True)
+
+
+def read_code(given: str | None) -> str:
+    """A registration code: as given, ``-`` for standard input, or the environment."""
+    if given == "-":
+        return _line(f"no code: give it on standard input, or set {CODE_VARIABLE}")
+    return given or os.environ.get(CODE_VARIABLE, "")
+
+
+def _read_secret(variable: str, prompt: str, *, is_new: bool) -> str:
+    if given := os.environ.get(variable):
         return given
     if not sys.stdin.isatty():
-        line = sys.stdin.readline().rstrip("\n")
-        if line:
-            return line
-        raise ApiError(
-            ErrorCode.INVALID_REQUEST,
-            f"no password: set {PASSWORD_VARIABLE} or run this in a terminal",
-            status=400,
-        )
-    first = getpass.getpass("Password: ")
+        return _line(f"no password: set {variable} or run this in a terminal")
+    first = getpass.getpass(prompt)
     if is_new and first != getpass.getpass("Once more: "):
         raise ApiError(
             ErrorCode.INVALID_REQUEST, "the two passwords differ: try again", status=400
         )
     return first
+
+
+def _line(otherwise: str) -> str:
+    """The next line of standard input."""
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise ApiError(ErrorCode.INVALID_REQUEST, otherwise, status=400)
+    return line
 
 
 @asynccontextmanager
