@@ -25,6 +25,7 @@ from .options import (
 )
 from .output import EXIT_INTERRUPTED, EXIT_USAGE, Output
 from .run import run
+from .swarm import swarm_app
 from .user import user
 
 app = typer.Typer(
