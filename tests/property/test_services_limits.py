@@ -21,6 +21,7 @@ steps = st.lists(
         st.tuples(st.just("status"), st.sampled_from("ab")),
         st.tuples(st.just("take back"), st.sampled_from("ab")),
         st.tuples(st.just("restart"), st.integers(1, 4)),
+        st.tuples(st.just("own limit"), st.one_of(st.none(), st.integers(1, 5))),
     ),
     max_size=40,
 )
@@ -56,6 +57,12 @@ async def replay(todo, folder):
 
     store, limiter = await opened(folder, most, clock)
     newest = {}
+    own = {"a": None, "b": None}
+    """Only a's changes."""
+
+    def limit_of(user):
+        return most if own[user] is None else own[user]
+
     for what, argument in todo:
         if what == "wait":
             now_ms += argument
@@ -63,9 +70,11 @@ async def replay(todo, folder):
             await store.close()
             most = argument
             store, limiter = await opened(folder, most, clock)
+        elif what == "own limit":
+            own["a"] = argument
         elif what == "status":
-            limit = await limiter.status(argument)
-            expected = model.expected(argument, now_ms, most)
+            limit = await limiter.status(argument, own[argument])
+            expected = model.expected(argument, now_ms, limit_of(argument))
             assert (limit.remaining, limit.reset_s) == expected
         elif what == "take back":
             if argument in newest:
@@ -74,9 +83,9 @@ async def replay(todo, folder):
                 if at_ms in model.accepted[argument]:
                     model.accepted[argument].remove(at_ms)
         else:
-            is_free = len(model.live(argument, now_ms)) < most
+            is_free = len(model.live(argument, now_ms)) < limit_of(argument)
             try:
-                admission = await limiter.admit(argument)
+                admission = await limiter.admit(argument, own[argument])
             except ApiError as error:
                 limit = error.rate_limit
                 is_refused = error.retry_after_s == limit.reset_s > 0
@@ -86,7 +95,7 @@ async def replay(todo, folder):
                 newest[argument] = (admission, now_ms)
                 limit = admission.rate_limit
             assert is_refused != is_free
-            expected = model.expected(argument, now_ms, most)
+            expected = model.expected(argument, now_ms, limit_of(argument))
             assert (limit.remaining, limit.reset_s) == expected
     await store.close()
 
