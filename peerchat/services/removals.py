@@ -20,7 +20,8 @@ class Removal:
     body: RecordBody
     words: str
     """What was removed."""
-    keys: frozenset[PublicKey]
+    peer: PublicKey | None
+    """Whom it concerns, if it is known."""
     serials: frozenset[bytes]
     """Certificates that are void by it."""
 
@@ -32,6 +33,9 @@ class _Choice:
     names: tuple[str, ...]
     words: str
     keys: AbstractSet[PublicKey] = frozenset()
+    """To revoke."""
+    peer: PublicKey | None = None
+    """Whom it concerns, if it is known."""
     serials: AbstractSet[bytes] = frozenset()
 
 
@@ -68,7 +72,7 @@ def removal_of(
         },
     )
     void = {entry.serial for entry in certificates if entry.peer in keys}
-    return Removal(new, choice.words, frozenset(keys), frozenset(choice.serials | void))
+    return Removal(new, choice.words, choice.peer, frozenset(choice.serials | void))
 
 
 def _of_certificates(certificates: Sequence[CertificateEntry]) -> Iterator[_Choice]:
@@ -76,11 +80,11 @@ def _of_certificates(certificates: Sequence[CertificateEntry]) -> Iterator[_Choi
         keys = {entry.peer, *entry.keys.values()}
         names = tuple(key.hex() for key in keys)
         shown = f"{entry.name} ({entry.peer.hex()})"
-        yield _Choice(names, f"peer {shown}", keys)
+        yield _Choice(names, f"peer {shown}", keys, entry.peer)
     for entry in certificates:
         serial = entry.serial.hex()
         words = f"certificate {serial} of {entry.name}"
-        yield _Choice((serial,), words, serials={entry.serial})
+        yield _Choice((serial,), words, peer=entry.peer, serials={entry.serial})
 
 
 def _of_grants(

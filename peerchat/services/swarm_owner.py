@@ -10,7 +10,6 @@ import dataclasses
 import secrets as chance
 import time
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from peerchat.api import ApiError, ErrorCode
@@ -147,7 +146,7 @@ class SwarmOwner:
             have been taken back.
         """
         wanted = checked_roles(roles, OWNER_ROLES)
-        self._check_not_own({member.peer})
+        self._check_not_own(member.peer)
         if member.is_revoked:
             raise ApiError(
                 ErrorCode.CONFLICT,
@@ -209,7 +208,7 @@ class SwarmOwner:
         """
         certificates = await self.register.certificates()
         removal = removal_of(meant, self.record, certificates)
-        self._check_not_own(removal.keys)
+        self._check_not_own(removal.peer)
         return removal
 
     async def rotated(self) -> tuple[RecordBody, bytes]:
@@ -304,9 +303,9 @@ class SwarmOwner:
             passphrase,
         )
 
-    def _check_not_own(self, keys: AbstractSet[PublicKey]) -> None:
+    def _check_not_own(self, peer: PublicKey | None) -> None:
         own = self._identity.in_swarm(self.membership.root).peer_key_pair.public_key
-        if own in keys:
+        if peer == own:
             raise ApiError(
                 ErrorCode.INVALID_REQUEST,
                 "That is this home itself: it would lock itself out.",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, insert, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from peerchat.api import ApiError, ErrorCode
@@ -269,6 +269,10 @@ class SwarmRegister:
 
     async def _add(self, connection: AsyncConnection, entry: CertificateEntry) -> None:
         now_ms = self._now_ms()
+        before = select(func.max(swarm_certificates.c.issued_ms)).where(
+            swarm_certificates.c.swarm == self._swarm,
+            swarm_certificates.c.peer == entry.peer.hex(),
+        )
         row = {
             "serial": entry.serial.hex(),
             "swarm": self._swarm,
@@ -279,7 +283,8 @@ class SwarmRegister:
             "chain": entry.chain.hex(),
             "not_before_s": entry.not_before_s,
             "not_after_s": entry.not_after_s,
-            "issued_ms": now_ms,
+            # Which is the newest must not hang on two clocks, or on a set-back one.
+            "issued_ms": max(now_ms, (await connection.scalar(before) or 0) + 1),
             "revoked_ms": now_ms if entry.is_revoked else None,
         }
         await connection.execute(insert(swarm_certificates).values(row))
