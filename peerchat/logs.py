@@ -21,12 +21,21 @@ from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
+from urllib.parse import unquote, urlsplit
 
 from pythonjsonlogger.json import JsonFormatter
 
 from .redaction import Redactor
 from .sanitize import display_text
 from .settings import Settings
+
+SECRET_VARIABLES = (
+    "PEERCHAT_PASSWORD",
+    "PEERCHAT_NEW_PASSWORD",
+    "PEERCHAT_CODE",
+    "PEERCHAT_PASSPHRASE",
+)
+"""Secrets that come by the environment and are in no setting."""
 
 EVENT_LOG = "event.log"
 ERROR_LOG = "error.log"
@@ -90,7 +99,15 @@ class Logs:
         self._stream = stream
         self._listeners: list[QueueListener] = []
         self._installed: list[tuple[logging.Logger, QueueHandler]] = []
-        redactor.learn(settings.jwt_secret, os.environ.get("PEERCHAT_PASSWORD", ""))
+        given = (os.environ.get(name, "") for name in SECRET_VARIABLES)
+        url = urlsplit(settings.database_url)
+        redactor.learn(
+            settings.jwt_secret,
+            settings.database_url,
+            url.password or "",
+            unquote(url.password or ""),
+            *given,
+        )
 
     def start(self) -> Self:
         """Begin to write; everything logged from now on is kept."""

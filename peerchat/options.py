@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from .api import Role
 from .swarm_files import NO_SWARM, parse_swarm_name
@@ -176,7 +176,7 @@ def _database_url(value: object) -> str:
         raise ValueError(wanted)
     if not parts.path.strip("/"):
         raise ValueError(wanted)
-    return urlunsplit(parts._replace(scheme="postgresql+asyncpg"))
+    return "postgresql+asyncpg" + text[len(parts.scheme) :]
 
 
 def _roles(value: object) -> frozenset[Role]:
