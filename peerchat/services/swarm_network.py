@@ -46,7 +46,8 @@ def bootstrap_of(settings: Settings, hints: Sequence[str]) -> Sequence[str]:
     if settings.bootstrap:
         return settings.bootstrap
     run = read_run_file(settings.home.run_path)
-    if run is not None and run.mode == "private" and is_process_alive(run.pid):
+    is_ours = run is not None and run.swarm and run.swarm == settings.swarm
+    if run is not None and is_ours and is_process_alive(run.pid):
         return run.bootstrap or [run.dht]
     if hints:
         return hints
