@@ -1,0 +1,98 @@
+"""A circuit breaker: keeps a sick processor out, and lets it back in.
+
+Closed: requests pass. Open: none do, for two seconds that double with each failure of a
+trial. Half-open: one request is let through, and decides. Only hard failures count; a
+processor that is full, or lacks a model, is not sick. No clock: `now_s` comes with each
+call.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+FAILURES_IN_A_ROW = 3
+WINDOW = 10
+FAILED_SHARE = 0.5
+"""Of the last `WINDOW` requests: opens the breaker as `FAILURES_IN_A_ROW` does."""
+
+OPEN_S = 2.0
+OPEN_S_MAX = 60.0
+
+
+class BreakerState(enum.Enum):
+    """Whether requests pass."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Breaker:
+    """Of one processor."""
+
+    def __init__(self) -> None:
+        self._outcomes: deque[bool] = deque(maxlen=WINDOW)
+        self._in_a_row = 0
+        self._open_s = OPEN_S
+        self._until_s: float | None = None
+        """Open or half-open; the latter from then on."""
+        self._is_trying = False
+
+    def state(self, now_s: float) -> BreakerState:
+        """Where it stands."""
+        if self._until_s is None:
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if now_s < self._until_s else BreakerState.HALF_OPEN
+
+    def allows(self, now_s: float) -> bool:
+        """Whether a request may go there now."""
+        match self.state(now_s):
+            case BreakerState.CLOSED:
+                return True
+            case BreakerState.OPEN:
+                return False
+            case BreakerState.HALF_OPEN:
+                return not self._is_trying
+
+    def begin(self, now_s: float) -> None:
+        """A request goes there; half-open, it is the trial."""
+        if self.state(now_s) is BreakerState.HALF_OPEN:
+            self._is_trying = True
+
+    def abandon(self) -> None:
+        """A request ended and says nothing of the processor: stopped, or refused."""
+        self._is_trying = False
+
+    def succeed(self) -> None:
+        """A request went well."""
+        self._in_a_row = 0
+        self._outcomes.append(True)
+        if self._is_trying:
+            self._outcomes.clear()
+            self._open_s = OPEN_S
+            self._until_s = None
+        self._is_trying = False
+
+    def fail(self, now_s: float) -> None:
+        """A request failed for a reason that is the processor's."""
+        self._in_a_row += 1
+        self._outcomes.append(False)
+        if self._is_trying:
+            self._is_trying = False
+            self._open_s = min(self._open_s * 2, OPEN_S_MAX)
+            self._until_s = now_s + self._open_s
+        elif self._until_s is None and self._is_sick():
+            self._until_s = now_s + self._open_s
+
+    def next_change_s(self, now_s: float) -> float | None:
+        """When it will let one through; None when nothing is pending."""
+        if self._until_s is None or self._until_s <= now_s:
+            return None
+        return self._until_s
+
+    def _is_sick(self) -> bool:
+        if self._in_a_row >= FAILURES_IN_A_ROW:
+            return True
+        failed = self._outcomes.count(False)
+        return len(self._outcomes) == WINDOW and failed >= WINDOW * FAILED_SHARE

@@ -1,0 +1,221 @@
+"""Who waits at a gateway, and who is next: bounded, and fair between users.
+
+Deficit round robin (Shreedhar, Varghese 1996): users take turns, each turn gives a user
+a quantum, and what a request costs is taken from it, so that a user of long prompts
+gets no more than one of short ones. A request that no free processor can take is passed
+over, not waited for. No clock, no I/O: `now_s` comes with each call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from peerchat.api import ApiError, ErrorCode
+
+QUEUE_MAX = 256
+"""Waiting requests in all; more would wait longer than anybody does."""
+
+QUEUE_PER_USER_MAX = 8
+"""Waiting requests of one user; a person asks one or two things at a time."""
+
+QUANTUM = 1
+COST_MAX = 8
+COST_PROMPT_BYTES = 16 * 1024
+"""A prompt costs one turn, and one more for each of these, up to `COST_MAX`."""
+
+DURATION_GUESS_S = 10.0
+"""Of an answer, until one was measured."""
+
+RETRY_AFTER_S_MAX = 120
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False, slots=True)
+class Waiting(Generic[T]):
+    """One request in the queue; ``item`` is the caller's own."""
+
+    user: str
+    item: T
+    cost: int = 1
+    entered_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Turn(Generic[T]):
+    """One user's waiting requests and what is left of the user's turn."""
+
+    entries: deque[Waiting[T]] = field(default_factory=deque)
+    deficit: int = 0
+    is_on: bool = False
+    """Its turn has begun: the quantum was given."""
+
+
+class DispatchQueue(Generic[T]):
+    """The waiting requests of one gateway.
+
+    Args:
+        queue_max: in all.
+        per_user_max: of one user.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue_max: int = QUEUE_MAX,
+        per_user_max: int = QUEUE_PER_USER_MAX,
+    ) -> None:
+        self._queue_max = queue_max
+        self._per_user_max = per_user_max
+        self._turns: dict[str, _Turn[T]] = {}
+        self._ring: deque[str] = deque()
+        """Users who wait, the one whose turn it is first."""
+        self._size = 0
+        self._mean_s = DURATION_GUESS_S
+
+    def __len__(self) -> int:
+        return self._size
+
+    def enter(
+        self, user: str, item: T, *, cost: int = 1, now_s: float, slots: int = 1
+    ) -> Waiting[T]:
+        """Wait.
+
+        Args:
+            user: whose turn it takes.
+            item: comes out again.
+            cost: turns that it takes, see `cost_of`.
+            now_s: the clock.
+            slots: that serve the queue, to say when to try again.
+
+        Raises:
+            ApiError: BUSY (503) when the queue, or the user's share of it, is full.
+        """
+        turn = self._turns.get(user)
+        if turn is not None and len(turn.entries) >= self._per_user_max:
+            raise self._full("You have too many prompts waiting", slots)
+        if self._size >= self._queue_max:
+            raise self._full("All processors are busy and the queue is full", slots)
+        waiting = Waiting(user, item, max(1, min(cost, COST_MAX)), now_s)
+        self._turn(user).entries.append(waiting)
+        self._size += 1
+        return waiting
+
+    def put_back(self, waiting: Waiting[T]) -> None:
+        """It was taken and could not be served: it is next again, at no cost."""
+        turn = self._turns.get(waiting.user)
+        if turn is None:
+            turn = self._turn(waiting.user)
+        self._ring.remove(waiting.user)
+        self._ring.appendleft(waiting.user)
+        turn.entries.appendleft(waiting)
+        turn.deficit = max(turn.deficit, 0) + waiting.cost
+        turn.is_on = True
+        self._size += 1
+
+    def leave(self, waiting: Waiting[T]) -> bool:
+        """It waits no longer; False when it did not wait."""
+        turn = self._turns.get(waiting.user)
+        if turn is None or waiting not in turn.entries:
+            return False
+        self._remove(waiting, turn)
+        return True
+
+    def pop(self, can_start: Callable[[T], bool]) -> Waiting[T] | None:
+        """Take the next request that can be started, in turns; None if none can."""
+        stuck = 0
+        while self._ring and stuck < len(self._ring):
+            user = self._ring[0]
+            turn = self._turns[user]
+            entry = next((one for one in turn.entries if can_start(one.item)), None)
+            if entry is None:
+                stuck += 1
+                self._next_turn(turn)
+                continue
+            stuck = 0
+            if not turn.is_on:
+                turn.is_on = True
+                turn.deficit += QUANTUM
+            if turn.deficit < entry.cost:
+                self._next_turn(turn)
+                continue
+            turn.deficit -= entry.cost
+            self._remove(entry, turn)
+            return entry
+        return None
+
+    def order(self) -> list[Waiting[T]]:
+        """Everybody in the order in which they would start if all could."""
+        found: list[Waiting[T]] = []
+        ring = deque(
+            (turn, deque(turn.entries))
+            for turn in (self._turns[user] for user in self._ring)
+        )
+        left = {id(turn): (turn.deficit, turn.is_on) for turn, _ in ring}
+        while ring:
+            turn, entries = ring[0]
+            deficit, is_on = left[id(turn)]
+            deficit += 0 if is_on else QUANTUM
+            while entries and entries[0].cost <= deficit:
+                deficit -= entries[0].cost
+                found.append(entries.popleft())
+            left[id(turn)] = (deficit, False)
+            ring.popleft()
+            if entries:
+                ring.append((turn, entries))
+        return found
+
+    def entries(self) -> Iterable[Waiting[T]]:
+        """Everybody, in no order."""
+        for turn in list(self._turns.values()):
+            yield from list(turn.entries)
+
+    def measure(self, duration_s: float) -> None:
+        """A slot was held for so long; estimates learn from it."""
+        self._mean_s += (max(0.0, duration_s) - self._mean_s) / 8
+
+    def estimate_s(self, position: int, slots: int) -> float:
+        """Expected wait of the request at a position, 1 for the next one."""
+        return position * self._mean_s / max(1, slots)
+
+    def retry_after_s(self, slots: int) -> int:
+        """When a request that found no room may find some."""
+        wait_s = self.estimate_s(self._size + 1, slots)
+        return max(1, min(math.ceil(wait_s), RETRY_AFTER_S_MAX))
+
+    def _turn(self, user: str) -> _Turn[T]:
+        turn = self._turns.get(user)
+        if turn is None:
+            turn = self._turns[user] = _Turn()
+            self._ring.append(user)
+        return turn
+
+    def _next_turn(self, turn: _Turn[T]) -> None:
+        turn.is_on = False
+        self._ring.rotate(-1)
+
+    def _remove(self, waiting: Waiting[T], turn: _Turn[T]) -> None:
+        turn.entries.remove(waiting)
+        self._size -= 1
+        if not turn.entries:
+            # Who waits for nothing keeps no claim: else credit could be saved up.
+            del self._turns[waiting.user]
+            self._ring.remove(waiting.user)
+
+    def _full(self, what: str, slots: int) -> ApiError:
+        retry_after_s = self.retry_after_s(slots)
+        return ApiError(
+            ErrorCode.BUSY,
+            f"{what}; try again in {retry_after_s} s.",
+            status=503,
+            retry_after_s=retry_after_s,
+        )
+
+
+def cost_of(prompt_bytes: int) -> int:
+    """Turns that a request with so many bytes of prompt and history takes."""
+    return min(COST_MAX, 1 + prompt_bytes // COST_PROMPT_BYTES)
