@@ -5,7 +5,10 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line."""
-    from .cli import main as run
+    try:
+        from .cli import main as run
+    except KeyboardInterrupt:  # Ctrl+C while modules load
+        raise SystemExit(130) from None
 
     run()
 

@@ -171,8 +171,13 @@ def read_config_file(path: Path) -> dict[str, object]:
             data = file.read(CONFIG_BYTES_MAX + 1)
     except FileNotFoundError:
         return {}
+    except NotADirectoryError as error:
+        raise _unusable(path.parent, error) from None
     except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {_reason(error)}.") from None
+        raise ConfigError(
+            f"Cannot read {path}: {_reason(error)}. Make it a file that you may read, "
+            "or move it away."
+        ) from None
     if len(data) > CONFIG_BYTES_MAX:
         raise ConfigError(f"{path} is over 1 MiB; that is no configuration file.")
     try:

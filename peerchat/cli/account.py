@@ -83,7 +83,13 @@ async def run_whoami(settings: Settings, call: Invocation) -> None:
         verified = await client.verify()
         local = client.account is not None and client.account.is_local
     limit = verified.rate_limit
-    fields = {"email": display_line(verified.account.email), "is_local": local}
+    fields: dict[str, object] = {
+        "email": display_line(verified.account.email),
+        "is_local": local,
+        "remaining": limit and limit.remaining,
+        "max_requests": limit and limit.max_requests,
+        "reset_s": limit and limit.reset_s,
+    }
     call.out.line(account_line(Account(verified.account.email, local)), fields)
     if limit is not None and not call.out.is_json:
         call.out.line(f"{limit.remaining} of {limit.max_requests} requests left")

@@ -189,8 +189,8 @@ class LineChat:
             return
         from peerchat.session_file import Session
 
-        self._client.adopt(Session("", token))
-        account = (await self._client.verify()).account
+        # Only a token that holds takes the place of the one there is.
+        account = (await self._client.gateways.verify(token)).account
         self._client.adopt(Session(account.email, token))
         shown = display_line(account.email)
         self._out.line(f"logged in as {shown}", {"email": shown})

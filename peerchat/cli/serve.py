@@ -22,8 +22,6 @@ async def run_serve(settings: Settings, call: Invocation) -> None:
             runtime = NodeRuntime(settings, is_serving=True)
             await runtime.start()
             try:
-                if runtime.engine:
-                    out.note(f"engine: {runtime.engine}")
                 keys = runtime.role_keys()
                 names = " ".join(role for role in Role if role in settings.roles)
                 fields = {

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from peerchat.api import ApiError, ErrorCode
 from peerchat.settings import Settings
@@ -82,8 +82,7 @@ async def open_client(settings: Settings, call: Invocation) -> AsyncIterator[Cli
     from peerchat.logs import Logs
     from peerchat.services.node_runtime import NodeRuntime
 
-    # A command's own line says what failed; people who want more say -v.
-    with Logs(settings, verbosity=call.verbosity - 2, stream=sys.stderr):
+    with Logs(settings, verbosity=call.verbosity - 2, stream=log_stream(call)):
         runtime = NodeRuntime(settings)
         await runtime.start()
         try:
@@ -91,6 +90,11 @@ async def open_client(settings: Settings, call: Invocation) -> AsyncIterator[Cli
         finally:
             # This command was the only user of whatever it served.
             await runtime.close(drain_s=0)
+
+
+def log_stream(call: Invocation) -> TextIO | None:
+    """A command's own line says what failed; people who want more say -v."""
+    return sys.stderr if call.verbosity > 0 else None
 
 
 async def sign_in(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from aiohttp import web
@@ -108,7 +109,7 @@ class MetricsEndpoints:
                 "no metrics on %s:%d: %s; choose another port with --metrics-port",
                 self._host,
                 port,
-                (error.strerror or str(error)).lower(),
+                os.strerror(error.errno).lower() if error.errno else str(error),
             )
             return
         self._runners.append(runner)

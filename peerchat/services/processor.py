@@ -180,7 +180,7 @@ class ProcessorRole:
         """
         began_s = time.monotonic()
         check_prompt(request.prompt, self._prompt_bytes_max)
-        with self.metrics.request("answer"):
+        with self.metrics.request("answer") as counted:
             ticket = self._admission.enter(caller.peer, caller.user)
             try:
                 async for progress in self._wait_for_slot(ticket):
@@ -192,6 +192,9 @@ class ProcessorRole:
                         if is_first and isinstance(event, Fragment):
                             is_first = False
                             self.metrics.first_fragment(time.monotonic() - began_s)
+                        if isinstance(event, Finished):
+                            # Who has the end reads no further: no cancel.
+                            counted.outcome = "ok"
                         yield self._counted(event)
             finally:
                 ticket.leave()

@@ -144,15 +144,17 @@ class Supervisor:
 
     def _failed(self, running: _Running, error: Exception) -> None:
         is_expected = isinstance(error, ApiError | NetError)
-        logger.error(
-            "role %s stopped and is started again: %s",
-            running.role,
-            error,
-            exc_info=None if is_expected else error,
-        )
-        if not running.settled.is_set():
-            running.first_failure = error
-        running.settled.set()
+        is_first = not running.settled.is_set()
+        if is_first:
+            running.first_failure = error  # whoever started the roles tells it
+            running.settled.set()
+        if not (is_first and is_expected):
+            logger.error(
+                "role %s stopped and is started again: %s",
+                running.role,
+                error,
+                exc_info=None if is_expected else error,
+            )
         running.state = "restarting"
         running.restarts += 1
         running.problem = str(error) or type(error).__name__

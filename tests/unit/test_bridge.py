@@ -245,6 +245,7 @@ async def test_models(start: Starter) -> None:
 async def test_metrics_count_what_happened(bridge: Bridge) -> None:
     await bridge.post("/inference", {"query": "Hi"}, **BEARER)
     await bridge.post("/inference", {"query": "Hi"})
+    await bridge.post("/verify-session")
     await bridge.call("GET", "/no/such/path")
     async with bridge.session.get(bridge.url + "/metrics") as response:
         text = await response.text()
@@ -257,6 +258,7 @@ async def test_metrics_count_what_happened(bridge: Bridge) -> None:
         ("inference", "ok"),
         ("inference", "unauthorized"),
         ("unknown", "invalid_request"),
+        ("verify_session", "unauthorized"),
     ]
     assert 'peerchat_tokens_total{kind="answer",role="bridge"} 2.0' in text
     assert "/no/such/path" not in text
@@ -477,6 +479,46 @@ async def test_large_bodies(bridge: Bridge) -> None:
     assert "1048576" in check_error(body, 413)
 
 
+async def test_an_announced_large_body_is_refused_before_it_comes(
+    bridge: Bridge,
+) -> None:
+    status, _ = await spoken(bridge, "Content-Length: 99999999999")
+    assert status == 413
+
+
+async def test_a_body_that_does_not_come_is_given_up(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peerchat.services.bridge.body.BODY_TIMEOUT_S", 0.05)
+    status, body = await spoken(bridge, "Content-Length: 100")
+    assert status == 408
+    check_error(body, 408)
+
+
+async def test_a_body_of_another_encoding(
+    bridge: Bridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {**BEARER, "Content-Encoding": "gzip"}
+    status, body, _ = await bridge.call("POST", "/login", data=b"abc", headers=headers)
+    assert status == 400
+    check_error(body, 400)
+    await spoken(bridge, "no header")
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+async def spoken(bridge: Bridge, header: str) -> tuple[int, dict]:
+    """The answer to the head of a POST whose body never comes."""
+    host, port = bridge.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST /login HTTP/1.1\r\nHost: {host}\r\n{header}\r\n\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    size = int(re.search(r"Content-Length: (\d+)", head)[1])
+    body = await reader.readexactly(size)
+    writer.close()
+    is_json = "application/json" in head
+    return int(head.split()[1]), json.loads(body) if is_json else {}
+
+
 async def test_unknown_paths_and_wrong_methods(bridge: Bridge) -> None:
     status, body, _ = await bridge.call("GET", "/nowhere")
     assert status == 404
@@ -619,8 +661,9 @@ async def test_a_taken_port_is_named(tmp_path: Path) -> None:
 
 async def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
     settings = Settings(find_home(tmp_path, {})[0], http_host="192.0.2.1", http_port=0)
-    with pytest.raises(ApiError, match="--http-host"):
+    with pytest.raises(ApiError, match="--http-host") as caught:
         await BridgeRole(settings, Gateways(ScriptedSwarm())).run(lambda: None)
+    assert "attempting" not in caught.value.message
 
 
 async def test_the_documents_are_served(bridge: Bridge) -> None:

@@ -396,6 +396,12 @@ def test_an_unusable_home_is_one_clear_line(tmp_path: Path) -> None:
     assert "--home" in caught.value.message
 
 
+def test_a_file_for_a_home_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="--home"):
+        load_settings({"home": tmp_path / "file"}, environ={})
+
+
 @posix_only
 @pytest.mark.skipif(not getattr(os, "geteuid", int)(), reason="root may write anywhere")
 def test_a_home_without_write_permission_is_one_clear_line(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from peerchat.services.admission import (
 )
 from peerchat.services.engines.ollama import OllamaEngine
 from peerchat.services.messages import encode
+from peerchat.services.metrics_http import exposition
 from peerchat.services.processor import ProcessorRole
 from peerchat.services.prompt_stream import Caller, PromptHandler
 from peerchat.settings import Home, Settings
@@ -101,6 +102,18 @@ async def test_streams_and_says_who_served() -> None:
     assert role.busy == 0
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_an_answer_read_to_its_end_counts_as_ok() -> None:
+    role = role_of(ScriptedEngine())
+    answer = role.answer(request(), Caller(GATEWAY))
+    async for event in answer:
+        if isinstance(event, Finished):
+            break
+    await answer.aclose()  # as the channel does once it sent the end
+    text = exposition([role.metrics])[0].decode()
+    assert 'method="answer",outcome="ok",role="processor"} 1.0' in text
+    assert "cancelled" not in text
 
 
 async def test_run_serves_until_cancelled() -> None:

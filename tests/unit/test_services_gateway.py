@@ -16,11 +16,16 @@ from peerchat.api import (
     Usage,
 )
 from peerchat.net.errors import PeerNotFound
+from peerchat.services.gateway import GatewayRole
+from peerchat.services.limits import Limiter
 from peerchat.services.messages import ENVELOPE_MESSAGE
+from peerchat.services.metrics import RoleMetrics
+from peerchat.services.metrics_http import exposition
+from peerchat.services.prompt_stream import Caller
 from peerchat.services.swarm import topic_of
-from peerchat.services.tokens import TokenIssuer
+from peerchat.services.tokens import TokenIssuer, TokenVerifier
 
-from .services_world import EMAIL, PASSWORD, World, call, read, token
+from .services_world import EMAIL, PASSWORD, SECRET, World, call, read, token
 
 WHO = {"email": EMAIL, "password": PASSWORD}
 
@@ -186,6 +191,23 @@ async def test_streamed_answer_tells_who_served_it(world):
     assert end.usage.peer == processor.key(Role.PROCESSOR).hex()
     assert end.request_id == "request-1"
     assert end.rate_limit.remaining == 9
+
+
+async def test_an_answer_read_to_its_end_counts_as_ok(world):
+    await world.processor("one")
+    metrics = RoleMetrics(Role.GATEWAY)
+    limiter = Limiter(await world.store("limits.db"), 10, 1.0)
+    role = GatewayRole(
+        world.peer().swarm, TokenVerifier([SECRET]), limiter, metrics=metrics
+    )
+    answer = role.answer(request(), Caller("somebody", token()))
+    async for event in answer:
+        if isinstance(event, Finished):
+            break
+    await answer.aclose()  # as the channel does once it sent the end
+    text = exposition([metrics])[0].decode()
+    assert 'method="processPrompt",outcome="ok",role="gateway"} 1.0' in text
+    assert "cancelled" not in text
 
 
 async def test_nobody_there(world):

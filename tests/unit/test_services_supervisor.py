@@ -120,7 +120,7 @@ async def test_stopping_withdraws_then_drains_then_ends():
     assert swarm.calls == ["withdraw", "drain 10", "ended"]
 
 
-async def test_an_expected_failure_is_logged_without_a_traceback(caplog):
+async def test_an_expected_failure_at_the_start_is_told_once(caplog):
     class Refused:
         async def run(self, ready):
             raise ApiError(ErrorCode.INTERNAL, "port 3000 is taken")
@@ -129,4 +129,18 @@ async def test_an_expected_failure_is_logged_without_a_traceback(caplog):
     with pytest.raises(ApiError, match="port 3000"):
         await supervisor.start({Role.BRIDGE: Refused()})
     await supervisor.stop()
-    assert all(record.exc_info is None for record in caplog.records)
+    assert caplog.records == []
+
+
+async def test_an_expected_failure_is_logged_without_a_traceback(caplog):
+    class Refused:
+        async def run(self, ready):
+            ready()
+            raise ApiError(ErrorCode.INTERNAL, "port 3000 is taken")
+
+    supervisor = Supervisor(Quiet())
+    await supervisor.start({Role.BRIDGE: Refused()})
+    await supervisor.stop()
+    (record,) = caplog.records
+    assert "is started again: port 3000" in record.getMessage()
+    assert record.exc_info is None

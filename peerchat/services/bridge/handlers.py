@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import msgspec
 from aiohttp import web
 
 from peerchat.api import ApiError, ErrorCode, Finished, ModelInfo
@@ -16,6 +15,7 @@ from peerchat.services.metrics import RoleMetrics
 from peerchat.services.metrics_http import metrics_response
 from peerchat.settings import Settings
 
+from .body import json_body
 from .errors import api_error_response, error_body, invalid, rate_limit_body
 from .event_stream import now_text, send_events
 from .exchange import exchange
@@ -97,6 +97,7 @@ class Handlers:
         try:
             verified = await self._gateways.verify(_token(request))
         except ApiError as error:
+            exchange.get().outcome = error.code.value
             return api_error_response(error, is_node_path=True, extra={"valid": False})
         return web.json_response(
             {
@@ -152,17 +153,6 @@ class Handlers:
     def _count(self, end: Finished) -> None:
         self._metrics.tokens(end.usage.answer_tokens)
         self._metrics.tokens(end.usage.prompt_tokens, kind="prompt")
-
-
-async def json_body(request: web.Request) -> Mapping[str, object]:
-    """Read the body as a JSON object; raises `ApiError` for everything else."""
-    try:
-        body: object = msgspec.json.decode(await request.read())
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise invalid("The body must be valid JSON in UTF-8.") from None
-    if not isinstance(body, dict):
-        raise invalid("The body must be a JSON object.")
-    return body
 
 
 async def _credentials(request: web.Request) -> tuple[str, str]:

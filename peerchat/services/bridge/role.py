@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import os
 from collections.abc import Callable
 
 from aiohttp import web
@@ -14,6 +16,10 @@ from peerchat.services.metrics import RoleMetrics
 from peerchat.settings import Settings
 
 from .application import make_application
+from .body import NoCallersFaults
+
+_server_log = logging.getLogger(f"{__name__}.http")
+_server_log.addFilter(NoCallersFaults())
 
 DRAIN_S = 10.0
 """How long running answers may go on after the role is told to stop."""
@@ -45,7 +51,11 @@ class BridgeRole:
         """
         app = make_application(self._settings, self._gateways, self._metrics)
         runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=DRAIN_S
+            app,
+            handler_cancellation=True,
+            access_log=None,
+            logger=_server_log,
+            shutdown_timeout=DRAIN_S,
         )
         await runner.setup()
         try:
@@ -74,7 +84,8 @@ def _cannot_bind(host: str, port: int, error: OSError) -> ApiError:
             "(0 takes any)."
         )
     else:
-        reason = (error.strerror or str(error)).lower()
+        # asyncio's own strerror repeats the address in Python's words.
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
         message = (
             f"Cannot serve HTTP on {host} port {port}: {reason}; check --http-host and "
             "--http-port."
