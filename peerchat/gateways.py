@@ -20,6 +20,7 @@ from .api import (
     Answer,
     AnswerEvent,
     ApiError,
+    Embeddings,
     ErrorCode,
     Message,
     ModelInfo,
@@ -34,6 +35,7 @@ from .net.identity import PublicKey
 from .replies import (
     EMAIL_CHARS_MAX,
     PingReply,
+    embeddings_of,
     ping_of,
     rate_limit_of,
     reply_untrusted,
@@ -44,6 +46,8 @@ from .replies import (
 ACCOUNT_TIMEOUT_S = 30.0
 """bcrypt on a busy machine, behind two hops."""
 VERIFY_TIMEOUT_S = 15.0
+EMBED_TIMEOUT_S = 300.0
+"""A model may have to be loaded, and there may be hundreds of texts."""
 PING_TIMEOUT_S = 3.0
 
 GATEWAYS_TRIED_MAX = 6
@@ -195,12 +199,20 @@ class Gateways:
         history: Sequence[Message] = (),
         options: Mapping[str, object] | None = None,
         request_id: str = "",
+        images: Sequence[bytes] = (),
+        tools: Sequence[Mapping[str, object]] = (),
+        response_format: Mapping[str, object] | str | None = None,
+        prefix: str = "",
+        is_raw: bool = False,
+        suffix: str = "",
+        deadline_s: float | None = None,
         on_event: Callable[[AnswerEvent], None] | None = None,
     ) -> FailoverAnswer:
         """Begin an answer; failures are raised by its iteration.
 
-        ``on_event`` hears of every event before the reader does. Close what is not
-        read to its end: ``async with gateways.ask(…) as answer``.
+        What the fields mean stands at `api.PromptRequest`. ``on_event`` hears of every
+        event before the reader does. Close what is not read to its end: ``async with
+        gateways.ask(…) as answer``.
         """
         request = PromptRequest(
             prompt=prompt,
@@ -208,6 +220,13 @@ class Gateways:
             model=model,
             history=tuple(history),
             options=dict(options or {}),
+            images=tuple(images),
+            tools=tuple(tools),
+            response_format=response_format,
+            prefix=prefix,
+            is_raw=is_raw,
+            suffix=suffix,
+            deadline_s=deadline_s,
         )
         answer = FailoverAnswer(
             request.request_id,
@@ -217,6 +236,20 @@ class Gateways:
         )
         self._answers.add(answer)
         return answer
+
+    async def embed(
+        self,
+        inputs: Sequence[str],
+        token: str,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+    ) -> Embeddings:
+        """Make a vector of each text; raises `ApiError`."""
+        data = {"inputs": list(inputs), "model": model, "dimensions": dimensions}
+        given = {key: value for key, value in data.items() if value is not None}
+        reply = await self._call("embed", given, token, EMBED_TIMEOUT_S)
+        return embeddings_of(reply, len(inputs))
 
     async def peers(self) -> list[PeerView]:
         """Look every role up and ping who is found; in order of role and time."""
