@@ -90,16 +90,15 @@ class Accounts:
         registration: str = Registration.OPEN,
         makes_admin: bool = False,
         by_account: Lockout | None = None,
-        by_client: Lockout | None = None,
         by_peer: Lockout | None = None,
     ) -> None:
         self.store = store
         self.hasher = hasher
         self._registration = Registration(registration)
         self._makes_admin = makes_admin
-        self._by_account = by_account or Lockout()
-        self._by_client = by_client or Lockout(CLIENT_FAILURES_FREE)
-        self._by_peer = by_peer or Lockout(PEER_FAILURES_FREE)
+        self._by_account = Lockout() if by_account is None else by_account
+        self._by_client = Lockout(CLIENT_FAILURES_FREE)
+        self._by_peer = Lockout(PEER_FAILURES_FREE) if by_peer is None else by_peer
         self._registrations = Lockout(REGISTRATIONS_FREE)
 
     async def prepare(self) -> None:
