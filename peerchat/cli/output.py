@@ -6,11 +6,10 @@ is made inert before it is printed.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from typing import NoReturn
-
-import msgspec
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -28,7 +27,7 @@ class Output:
         if not self.is_json:
             print(text, flush=True)
         elif fields is not None:
-            print(msgspec.json.encode(fields).decode(), flush=True)
+            print(_json(fields), flush=True)
 
     def fragment(self, text: str) -> None:
         """Print a piece of an answer without ending the line."""
@@ -44,7 +43,7 @@ class Output:
         line = " ".join(message.split())
         if self.is_json:
             body = {"message": line, **(fields or {})}
-            print(msgspec.json.encode({"error": body}).decode(), file=sys.stderr)
+            print(_json({"error": body}), file=sys.stderr)
         else:
             print(f"peerchat: {line}", file=sys.stderr)
 
@@ -52,3 +51,15 @@ class Output:
         """Print the line and end the command."""
         self.error(message)
         raise SystemExit(code)
+
+
+def _json(fields: Mapping[str, object]) -> str:
+    """One object on one line; the standard library's loads in half the time."""
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: object) -> object:
+    """What JSON itself has no form for, such as a dataclass."""
+    import msgspec
+
+    return msgspec.to_builtins(value)

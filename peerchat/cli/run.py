@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from peerchat.api import ApiError, Phase
 
 from .output import EXIT_FAILED, EXIT_INTERRUPTED, Output
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -31,6 +33,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def run(out: Output, main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` to its end; failures end the process with one line, no traceback."""
+    import asyncio  # a fifth of what `peerchat --help` would load
+
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(main)
@@ -80,6 +84,8 @@ async def termination(
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
 ) -> AsyncIterator[asyncio.Event]:
     """An event that the signals set; a second SIGINT interrupts at once."""
+    import asyncio
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     previous: dict[signal.Signals, Any] = {}

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -58,3 +59,10 @@ def test_ctrl_c_leaves_no_traceback(spawn, tmp_path: Path, after_s: float):
     assert code in (130, -signal.SIGINT)
     if code == 130:
         assert "Traceback" not in "".join(chat.errors)
+
+
+def test_help_loads_little(run):
+    code = "import sys, peerchat.cli; print(*sys.modules)"
+    done = run("-c", code, program=[sys.executable])
+    heavy = {"asyncio", "msgspec", "nacl", "sqlalchemy", "aiohttp", "textual", "rich"}
+    assert heavy.isdisjoint(done.stdout.split())
