@@ -103,6 +103,7 @@ class Logs:
         url = urlsplit(settings.database_url)
         redactor.learn(
             settings.jwt_secret,
+            settings.engine_key,
             settings.database_url,
             url.password or "",
             unquote(url.password or ""),

@@ -163,6 +163,19 @@ def _swarm(value: object) -> str:
     return "" if text == NO_SWARM else parse_swarm_name(text)
 
 
+def _http_url(value: object) -> str:
+    text = _text(value)
+    wanted = "a URL such as http://127.0.0.1:8080/v1"
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise ValueError(wanted)
+    return text
+
+
 def _database_url(value: object) -> str:
     """Read a URL; what is wrong with it is said without showing its password."""
     text = _text(value)
@@ -259,6 +272,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("metrics_host", _host, "--metrics-host", ("PEERCHAT_METRICS_HOST",)),
     Option("metrics_port", _PORT, "--metrics-port", ("PEERCHAT_METRICS_PORT",)),
     Option("engine", _text, "--engine", ("PEERCHAT_ENGINE",)),
+    Option("engine_url", _http_url, "--engine-url", ("PEERCHAT_ENGINE_URL",)),
+    Option("engine_key", _text, variables=("PEERCHAT_ENGINE_KEY",), is_secret=True),
+    Option("model_file", _text, "--model-file", ("PEERCHAT_MODEL_FILE",)),
     Option("model", _text, "--model", ("PEERCHAT_MODEL",)),
     Option(
         "max_requests",

@@ -48,6 +48,11 @@ class Home:
         return self.data_dir / "swarms"
 
     @property
+    def models_dir(self) -> Path:
+        """GGUF files that were pulled."""
+        return self.data_dir / "models"
+
+    @property
     def session_path(self) -> Path:
         """Who is logged in, and the token: JSON, mode 0600."""
         return self.state_dir / "session.json"
@@ -80,6 +85,12 @@ class Settings:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     engine: str = "auto"
+    engine_url: str = ""
+    """Of an OpenAI-compatible server, such as ``http://127.0.0.1:8080/v1``."""
+    engine_key: str = field(default="", repr=False)
+    """What that server wants as a bearer token."""
+    model_file: str = ""
+    """GGUF file for the embedded llama.cpp."""
     model: str = ""
     max_requests: int = 10
     window_minutes: float = 1.0

@@ -118,7 +118,15 @@ def serve(
             help="One endpoint for all roles; unset: 9100 to 9103.", min=0, max=65535
         ),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, ollama or guide")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="auto, ollama, openai, llama or guide")
+    ] = None,
+    engine_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible: http://127.0.0.1:8080/v1")
+    ] = None,
+    model_file: Annotated[
+        str | None, typer.Option(help="GGUF file for the embedded llama.cpp.")
+    ] = None,
     model: ModelOption = None,
     max_requests: Annotated[int | None, typer.Option(help="10", min=1)] = None,
     window_minutes: Annotated[float | None, typer.Option(help="1", min=0.01)] = None,
@@ -136,6 +144,8 @@ def serve(
         metrics_host=metrics_host,
         metrics_port=metrics_port,
         engine=engine,
+        engine_url=engine_url,
+        model_file=model_file,
         model=model,
         max_requests=max_requests,
         window_minutes=window_minutes,

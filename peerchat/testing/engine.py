@@ -14,19 +14,33 @@ from typing import Final
 from peerchat.api import (
     AnswerEvent,
     ApiError,
+    Embeddings,
+    EmbedRequest,
     Finished,
     Fragment,
     ModelInfo,
     Progress,
     PromptRequest,
+    ToolCalls,
     Usage,
 )
 from peerchat.services.engines.base import (
+    CHAT,
+    COMPLETION,
+    EMBED,
+    IMAGES,
+    JSON,
+    PREFIX,
+    TOOLS,
     EngineHealth,
+    ModelDetails,
     engine_down,
     engine_failed,
     model_missing,
 )
+from peerchat.services.engines.vectors import packed
+
+CAPABILITIES = frozenset({CHAT, COMPLETION, EMBED, IMAGES, JSON, PREFIX, TOOLS})
 
 
 class Stall:
@@ -35,7 +49,9 @@ class Stall:
 
 STALL: Final = Stall()
 
-Step = str | Fragment | Progress | Finished | Exception | asyncio.Event | Stall
+Step = (
+    str | Fragment | Progress | ToolCalls | Finished | Exception | asyncio.Event | Stall
+)
 Script = Callable[[PromptRequest], Sequence[Step]]
 
 
@@ -89,6 +105,26 @@ class ScriptedEngine:
         """Remembered in `is_closed`."""
         self.is_closed = True
 
+    async def embedders(self) -> Sequence[str]:
+        """All of them."""
+        return self.model_names
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Lengths of texts, as vectors of one number."""
+        model = self._model(request.model)
+        vectors = tuple(packed([float(len(text))]) for text in request.inputs)
+        return Embeddings(model, vectors, sum(map(len, request.inputs)))
+
+    async def capabilities(self, model: str) -> frozenset[str]:
+        """A script can be anything, but for thinking."""
+        self._model(model)
+        return CAPABILITIES
+
+    async def show(self, model: str) -> ModelDetails:
+        """Little."""
+        name = self._model(model)
+        return ModelDetails(name, "scripted", "0B", capabilities=CAPABILITIES)
+
     async def wait_for(self, condition: Callable[[ScriptedEngine], bool]) -> None:
         """Return once the counters are as the condition wants them."""
         async with self._changed:
@@ -96,11 +132,7 @@ class ScriptedEngine:
 
     async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Play the script."""
-        if not self.is_up:
-            raise engine_down("The scripted engine is down.")
-        model = request.model or self.model_names[0]
-        if model not in self.model_names:
-            raise model_missing(f"The scripted engine has no model {model!r}.")
+        model = self._model(request.model)
         self.requests.append(request)
         self.running += 1
         self.running_max = max(self.running_max, self.running)
@@ -113,7 +145,7 @@ class ScriptedEngine:
                     case str():
                         fragments += 1
                         yield Fragment(step)
-                    case Fragment() | Progress():
+                    case Fragment() | Progress() | ToolCalls():
                         yield step
                     case Finished():
                         has_finished = True
@@ -132,6 +164,14 @@ class ScriptedEngine:
             self.finished += has_finished
             self.stopped += not has_finished
             await self._notify()
+
+    def _model(self, wanted: str | None) -> str:
+        if not self.is_up:
+            raise engine_down("The scripted engine is down.")
+        model = wanted or self.model_names[0]
+        if model not in self.model_names:
+            raise model_missing(f"The scripted engine has no model {model!r}.")
+        return model
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -16,6 +16,9 @@ class Behaviour:
 
     fragments: tuple[str, ...] = STANDARD_TEXT
     thinking: tuple[str, ...] = ()
+    calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """Names and arguments of functions that it calls before it says anything, if the
+    prompt has functions."""
     final_content: str = ""
     done_reason: str = "stop"
     delay_s: float = 0.0
@@ -47,6 +50,10 @@ STANDARD_MODELS: Mapping[str, Behaviour] = {
     "llama3.2:latest": Behaviour(),
     "think:latest": Behaviour(
         thinking=("Let me", " see."), capabilities=("completion", "thinking")
+    ),
+    "tools:latest": Behaviour(
+        calls=(("weather", {"city": "Graz"}), ("time", {})),
+        capabilities=("completion", "tools", "vision"),
     ),
     "slow:latest": Behaviour(fragments=("tick ",) * 1000, delay_s=0.01),
     "load:latest": Behaviour(load_s=0.05),

@@ -24,14 +24,24 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
 
 from .ollama_behaviour import BUSY_TEXT, STANDARD_MODELS, Behaviour, State
+from .ollama_stub_answer import (
+    Piece,
+    StubAnswer,
+    json_response,
+    line_bytes,
+    ndjson,
+    now,
+    ns_since,
+    present,
+    rfc3339,
+)
 
 KEEP_ALIVE_DEFAULT_S = 300.0
 INTEGER_OPTIONS = frozenset(
@@ -148,6 +158,7 @@ class OllamaStub:
                 web.post("/api/pull", self._pull),
                 web.post("/api/chat", self._chat),
                 web.post("/api/generate", self._generate),
+                web.post("/api/embed", self._embed),
                 web.get("/_stub/state", self._get_state),
                 web.get("/_stub/idle", self._get_idle_state),
                 web.post("/_stub/behaviour", self._set_behaviour),
@@ -161,30 +172,30 @@ class OllamaStub:
         return web.Response(text="Ollama is running")
 
     async def _get_version(self, _request: web.Request) -> web.Response:
-        return _json({"version": self.version})
+        return json_response({"version": self.version})
 
     async def _status(self, _request: web.Request) -> web.Response:
-        return _json({"cloud": {"disabled": False, "source": "none"}})
+        return json_response({"cloud": {"disabled": False, "source": "none"}})
 
     async def _tags(self, _request: web.Request) -> web.Response:
-        return _json({"models": [self._entry(name) for name in self.models]})
+        return json_response({"models": [self._entry(name) for name in self.models]})
 
     async def _ps(self, _request: web.Request) -> web.Response:
         loaded = [
             {
                 **self._entry(name),
-                "expires_at": _rfc3339(self._expiry(name)),
+                "expires_at": rfc3339(self._expiry(name)),
                 "size_vram": 0,
                 "context_length": 4096,
             }
             for name, behaviour in self.models.items()
             if behaviour.is_loaded
         ]
-        return _json({"models": loaded})
+        return json_response({"models": loaded})
 
     async def _show(self, request: web.Request) -> web.Response:
         name, behaviour = self._find((await _body(request)).get("model"))
-        return _json(
+        return json_response(
             {
                 "modelfile": f"FROM {name}",
                 "details": _details(behaviour),
@@ -193,7 +204,7 @@ class OllamaStub:
                     "llama.context_length": 131072,
                 },
                 "capabilities": list(behaviour.capabilities),
-                "modified_at": _rfc3339(_now()),
+                "modified_at": rfc3339(now()),
             }
         )
 
@@ -202,7 +213,7 @@ class OllamaStub:
         entry = {
             "name": name,
             "model": name,
-            "modified_at": _rfc3339(_now()),
+            "modified_at": rfc3339(now()),
             "size": 2019393189,
             "digest": hashlib.sha256(name.encode()).hexdigest(),
             "details": _details(behaviour),
@@ -213,7 +224,7 @@ class OllamaStub:
         return {key: value for key, value in entry.items() if value != ""}
 
     def _expiry(self, name: str) -> datetime:
-        fallback = _now() + timedelta(seconds=KEEP_ALIVE_DEFAULT_S)
+        fallback = now() + timedelta(seconds=KEEP_ALIVE_DEFAULT_S)
         return self._expires.get(name, fallback)
 
     def _find(self, wanted: object) -> tuple[str, Behaviour]:
@@ -248,11 +259,11 @@ class OllamaStub:
                 name if ":" in name else f"{name}:latest", Behaviour()
             )
         if body.get("stream") is False:
-            return _json(lines[-1], 500 if "error" in lines[-1] else 200)
-        response = _ndjson()
+            return json_response(lines[-1], 500 if "error" in lines[-1] else 200)
+        response = ndjson()
         await response.prepare(request)
         for line in lines:
-            await response.write(_line(line))
+            await response.write(line_bytes(line))
         return response
 
     # Prompts.
@@ -262,7 +273,7 @@ class OllamaStub:
             request,
             "messages",
             lambda text, thinking: {
-                "message": _present(role="assistant", thinking=thinking)
+                "message": present(role="assistant", thinking=thinking)
                 | {"content": text}
             },
         )
@@ -271,11 +282,24 @@ class OllamaStub:
         return await self._answer(
             request,
             "prompt",
-            lambda text, thinking: {"response": text} | _present(thinking=thinking),
+            lambda text, thinking: {"response": text} | present(thinking=thinking),
+        )
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        """Lengths of texts, so that a test sees which vector is whose."""
+        body = await _body(request)
+        name, _behaviour = self._find(body.get("model"))
+        self.state.requests.append(body)
+        inputs = body.get("input")
+        texts = [inputs] if isinstance(inputs, str) else list(inputs or ())
+        width = body.get("dimensions") or 4
+        vectors = [[float(len(text)), *[0.5] * (width - 1)] for text in texts]
+        return json_response(
+            {"model": name, "embeddings": vectors, "prompt_eval_count": len(texts)}
         )
 
     async def _answer(
-        self, request: web.Request, prompt_field: str, piece: _Piece
+        self, request: web.Request, prompt_field: str, piece: Piece
     ) -> web.StreamResponse:
         body = await _body(request)
         began_s = time.monotonic()
@@ -286,13 +310,13 @@ class OllamaStub:
             raise StubError(503, BUSY_TEXT)
         if behaviour.status != 200:
             raise StubError(behaviour.status, behaviour.error_text)
-        answer = _Answer(request, body, behaviour, piece, name, began_s)
+        answer = StubAnswer(request, body, behaviour, piece, name, began_s)
         if not body.get(prompt_field):
             return await answer.nothing_to_say()
         try:
             async with self._slot(name):
                 await self._load(name, behaviour, body)
-                answer.load_ns = _ns_since(began_s)
+                answer.load_ns = ns_since(began_s)
                 response = await answer.run()
                 self.state.completed += 1
                 return response
@@ -300,7 +324,7 @@ class OllamaStub:
             self.state.closed_by_client += 1
             raise
         finally:
-            self._expires[name] = _now() + _keep_alive(body.get("keep_alive"))
+            self._expires[name] = now() + _keep_alive(body.get("keep_alive"))
             await self._notify()
 
     @contextlib.asynccontextmanager
@@ -347,7 +371,7 @@ class OllamaStub:
         return await self._get_state(request)
 
     async def _get_state(self, _request: web.Request) -> web.Response:
-        return _json(dataclasses.asdict(self.state))
+        return json_response(dataclasses.asdict(self.state))
 
     async def _set_behaviour(self, request: web.Request) -> web.Response:
         body = await _body(request)
@@ -359,109 +383,7 @@ class OllamaStub:
                 body[key] = tuple(body[key])
         current = self.models.get(name, Behaviour())
         self.models[name] = dataclasses.replace(current, **body)
-        return _json({"model": name})
-
-
-_Piece = Callable[[str, str], dict[str, Any]]
-
-
-@dataclass
-class _Answer:
-    """One prompt that holds a slot."""
-
-    request: web.Request
-    body: dict[str, Any]
-    behaviour: Behaviour
-    piece: _Piece
-    name: str
-    began_s: float
-    load_ns: int = 0
-
-    async def run(self) -> web.StreamResponse:
-        behaviour = self.behaviour
-        if behaviour.is_silent:
-            await asyncio.get_running_loop().create_future()
-        if self.body.get("stream") is False:
-            await asyncio.sleep(behaviour.delay_s * len(behaviour.fragments))
-            return _json(self.final("".join(behaviour.fragments)))
-        response = _ndjson()
-        is_thinking_wanted = self.body.get("think") is not False
-        for text in behaviour.thinking if is_thinking_wanted else ():
-            await self.write(response, self.part("", text))
-        limit = self.limit()
-        for count, text in enumerate(behaviour.fragments[:limit]):
-            if await self.misbehave(response, count):
-                return response
-            await asyncio.sleep(behaviour.delay_s)
-            await self.write(response, self.part(text, ""))
-        if not await self.misbehave(response, len(behaviour.fragments)):
-            await self.write(response, self.final(behaviour.final_content))
-        return response
-
-    async def misbehave(self, response: web.StreamResponse, count: int) -> bool:
-        """Do what is planned after so many fragments; True ends the answer."""
-        behaviour = self.behaviour
-        if count == behaviour.stall_after:
-            await asyncio.get_running_loop().create_future()
-        if count == behaviour.drop_after and self.request.transport is not None:
-            self.request.transport.abort()
-            return True
-        if count == behaviour.error_after:
-            await self.write(response, {"error": behaviour.error_text})
-            return True
-        if count == behaviour.garbage_after:
-            await response.write(b'{"model": nonsense\n')
-            return True
-        return count == behaviour.end_after
-
-    async def write(self, response: web.StreamResponse, line: dict[str, Any]) -> None:
-        """Headers go out with the first line and not before."""
-        if not response.prepared:
-            await response.prepare(self.request)
-        await response.write(_line(line))
-
-    async def nothing_to_say(self) -> web.StreamResponse:
-        """An empty prompt only loads or unloads the model."""
-        is_unload = self.body.get("keep_alive") == 0
-        self.behaviour.is_loaded = not is_unload
-        line = self.part("", "") | {
-            "done": True,
-            "done_reason": "unload" if is_unload else "load",
-        }
-        if self.body.get("stream") is False:
-            return _json(line)
-        response = _ndjson()
-        await self.write(response, line)
-        return response
-
-    def limit(self) -> int | None:
-        limit = (self.body.get("options") or {}).get("num_predict", -1)
-        return limit if limit >= 0 else None
-
-    def part(self, text: str, thinking: str) -> dict[str, Any]:
-        head = {"model": self.body["model"], "created_at": _rfc3339(_now())}
-        return head | self.piece(text, thinking) | {"done": False}
-
-    def final(self, text: str) -> dict[str, Any]:
-        behaviour = self.behaviour
-        limit = self.limit()
-        is_cut = limit is not None and limit < len(behaviour.fragments)
-        count = limit if is_cut else len(behaviour.fragments)
-        prompt_words = len(json.dumps(self.body).split())
-        # encoding/json with omitempty: figures of 0 are not sent.
-        figures = _present(
-            total_duration=_ns_since(self.began_s),
-            load_duration=self.load_ns,
-            prompt_eval_count=prompt_words,
-            prompt_eval_duration=1_000_000,
-            eval_count=count,
-            eval_duration=(count or 0) * 10_000_000,
-        )
-        reason = "length" if is_cut else behaviour.done_reason
-        line = self.part(text, "") | {"done": True, "done_reason": reason} | figures
-        if "response" in line and not self.body.get("raw"):
-            line["context"] = [1, 2, 3]
-        return line
+        return json_response({"model": name})
 
 
 @web.middleware
@@ -472,7 +394,7 @@ async def _errors(
     try:
         return await handler(request)
     except StubError as error:
-        return _json({"error": error.text}, error.status)
+        return json_response({"error": error.text}, error.status)
     except web.HTTPNotFound:
         return web.Response(status=404, text="404 page not found")
     except web.HTTPMethodNotAllowed:
@@ -496,6 +418,11 @@ def _check(body: dict[str, Any], name: str, behaviour: Behaviour) -> None:
     """What the real one refuses before it looks for a slot."""
     if "completion" not in behaviour.capabilities:
         raise StubError(400, f'"{name}" does not support chat')
+    if body.get("tools") and "tools" not in behaviour.capabilities:
+        raise StubError(400, f"{name} does not support tools")
+    messages = body.get("messages") or ()
+    if "vision" not in behaviour.capabilities and any("images" in m for m in messages):
+        raise StubError(400, f"{name} does not support vision")
     if body.get("think") is True and "thinking" not in behaviour.capabilities:
         raise StubError(400, f'"{name}" does not support thinking')
     _keep_alive(body.get("keep_alive"))
@@ -536,46 +463,6 @@ def _details(behaviour: Behaviour) -> dict[str, Any]:
         "parameter_size": "3.2B",
         "quantization_level": "Q4_K_M",
     }
-
-
-def _present(**fields: Any) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value}
-
-
-def _go_json(value: object) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text.encode()
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    return _go_json(value) + b"\n"
-
-
-def _json(value: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(
-        body=_go_json(value),
-        status=status,
-        content_type="application/json",
-        charset="utf-8",
-    )
-
-
-def _ndjson() -> web.StreamResponse:
-    return web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _rfc3339(when: datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
-
-
-def _ns_since(began_s: float) -> int:
-    return int((time.monotonic() - began_s) * 1e9)
 
 
 async def _run(port: int) -> None:

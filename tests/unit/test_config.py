@@ -97,6 +97,18 @@ PRECEDENCE = [
         2,
         3,
     ),
+    (
+        "engine_url",
+        "http://a/v1",
+        "PEERCHAT_ENGINE_URL",
+        "http://b",
+        'engine_url = "https://c:1"',
+        "http://a/v1",
+        "http://b",
+        "https://c:1",
+    ),
+    ("engine_key", "a", "PEERCHAT_ENGINE_KEY", "b", 'engine_key="c"', "a", "b", "c"),
+    ("model_file", "a", "PEERCHAT_MODEL_FILE", "b", 'model_file="c"', "a", "b", "c"),
     ("ollama_host", "a", "OLLAMA_HOST", "b", 'ollama_host = "c"', "a", "b", "c"),
     (
         "ollama_host",

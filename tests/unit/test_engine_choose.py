@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from peerchat.services.engines.choose import choose_engine
 from peerchat.settings import Home, Settings
 from peerchat.testing.ollama_behaviour import Behaviour
 from peerchat.testing.ollama_stub import OllamaStub
+from peerchat.testing.openai_stub import OpenAiStub
+from tests.tiny_gguf import tiny_model
 
 HERE = Home(Path(), Path(), Path(), Path())
 
@@ -66,6 +70,48 @@ async def test_ollama_asked_for_stays_though_down(nobody: str) -> None:
     await choice.engine.close()
 
 
+async def test_auto_takes_a_server_that_was_named(nobody: str) -> None:
+    async with OpenAiStub({"m": ["x"]}, key="k") as stub:
+        asked = settings("auto", nobody)
+        asked = replace(asked, engine_url=stub.url, engine_key="k")
+        choice = await choose_engine(asked)
+        assert choice.engine.name == "openai"
+        assert stub.url in choice.reason
+        await choice.engine.close()
+
+
+async def test_auto_takes_a_model_file_when_nothing_else_is_up(nobody: str) -> None:
+    asked = replace(settings("auto", nobody), model_file=str(tiny_model()))
+    choice = await choose_engine(asked)
+    assert choice.engine.name == "llama"
+    assert "tiny" in choice.reason
+    await choice.engine.close()
+
+
+async def test_a_pulled_model_is_served(tmp_path: Path, nobody: str) -> None:
+    home = Home(tmp_path, tmp_path, tmp_path, tmp_path)
+    home.models_dir.mkdir()
+    shutil.copy(tiny_model(), home.models_dir / "pulled.gguf")
+    choice = await choose_engine(replace(settings("auto", nobody), home=home))
+    assert [one.name for one in await choice.engine.models()] == ["pulled"]
+    await choice.engine.close()
+
+
+async def test_a_bad_model_file_leaves_the_guide_and_says_why(
+    tmp_path: Path, nobody: str
+) -> None:
+    (tmp_path / "bad.gguf").write_text("no model")
+    asked = replace(settings("auto", nobody), model_file=str(tmp_path / "bad.gguf"))
+    choice = await choose_engine(asked)
+    assert choice.engine.name == "guide"
+    assert "does not begin with GGUF" in choice.reason
+
+
+async def test_openai_without_a_url_is_refused(nobody: str) -> None:
+    with pytest.raises(ApiError, match="--engine-url"):
+        await choose_engine(settings("openai", nobody))
+
+
 async def test_guide_asked_for_looks_for_nothing(nobody: str) -> None:
     choice = await choose_engine(settings("guide", nobody))
     assert choice.engine.name == "guide"
@@ -76,4 +122,4 @@ async def test_an_unknown_engine_is_refused(nobody: str) -> None:
     with pytest.raises(ApiError) as caught:
         await choose_engine(settings("gpt", nobody))
     assert caught.value.code is ErrorCode.INVALID_REQUEST
-    assert "auto, ollama, guide" in caught.value.message
+    assert "auto, ollama, openai, llama, guide" in caught.value.message

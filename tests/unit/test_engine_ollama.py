@@ -18,7 +18,8 @@ from peerchat.api import (
     Progress,
     PromptRequest,
 )
-from peerchat.services.engines.ollama import OllamaEngine, client_url
+from peerchat.services.engines.ollama import OllamaEngine
+from peerchat.services.engines.ollama_models import client_url
 from peerchat.testing.ollama_behaviour import STANDARD_MODELS, Behaviour
 from peerchat.testing.ollama_stub import OllamaStub
 
@@ -381,7 +382,7 @@ async def test_gone_after_the_models_were_read(stub: OllamaStub) -> None:
 
 
 async def test_refuses_an_unknown_role(engine: OllamaEngine) -> None:
-    _, error = await collect(engine, request(history=(Message("tool", "x"),)))
+    _, error = await collect(engine, request(history=(Message("wizard", "x"),)))
     assert error is not None
     assert error.code is ErrorCode.INVALID_REQUEST
 

@@ -1,20 +1,40 @@
 """What an engine is: the thing in a processor that turns a prompt into an answer.
 
 An engine knows nothing of peers, slots or queues; `peerchat.services.processor` admits
-requests and asks the engine. Engines live in this package, one file each, and are
-picked by `peerchat.services.engines.choose`.
+requests and asks the engine. Engines live in this package and are picked by
+`peerchat.services.engines.choose`. ``tests/engines`` holds what all of them must do.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from peerchat.api import AnswerEvent, ApiError, ErrorCode, ModelInfo, PromptRequest
+from peerchat.api import (
+    AnswerEvent,
+    ApiError,
+    Embeddings,
+    EmbedRequest,
+    ErrorCode,
+    ModelInfo,
+    PromptRequest,
+)
 
 ERROR_TEXT_MAX = 300
 """Characters of an engine's own error text that are passed on: one line's worth."""
+
+CHAT: Final = "chat"
+COMPLETION: Final = "completion"
+"""Prompts without a chat template (``is_raw``)."""
+TOOLS: Final = "tools"
+IMAGES: Final = "images"
+JSON: Final = "json"
+"""Answers that fit a JSON schema."""
+THINKING: Final = "thinking"
+EMBED: Final = "embed"
+PREFIX: Final = "prefix"
+"""Goes on with a begun answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +44,23 @@ class EngineHealth:
     is_up: bool
     detail: str
     """One line for the operator; when down, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """What is known of a model; empty and None where the engine does not tell."""
+
+    name: str
+    family: str = ""
+    parameters: str = ""
+    """Such as ``3.2B``."""
+    quantization: str = ""
+    size_bytes: int | None = None
+    context_tokens: int | None = None
+    capabilities: frozenset[str] = frozenset()
+    modified_at: str = ""
+    """ISO 8601."""
+    digest: str = ""
 
 
 class Engine(Protocol):
@@ -39,14 +76,27 @@ class Engine(Protocol):
         """A short word such as ``ollama``."""
 
     async def models(self) -> Sequence[ModelInfo]:
-        """The models served here, the default one first; ``ENGINE_DOWN`` if unknown."""
+        """The models that chat, the default one first; ``ENGINE_DOWN`` if unknown."""
 
     def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Answer: fragments, then one ``Finished`` (its ``Usage.peer`` is empty).
 
         ``aclose()``, or cancelling the task that waits for the next event, stops the
         engine's work at once. Nothing is asked of the engine before the first step.
+        What the engine cannot do with a request is ``INVALID_REQUEST``.
         """
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Make a vector of each text; ``INVALID_REQUEST`` where it cannot."""
+
+    async def capabilities(self, model: str) -> frozenset[str]:
+        """What a model can do, in the words above; ``MODEL_MISSING`` if not served."""
+
+    async def show(self, model: str) -> ModelDetails:
+        """What is known of a model; ``MODEL_MISSING`` if it is not served."""
+
+    async def embedders(self) -> Sequence[str]:
+        """Names of the models that `embed` takes, the default one first."""
 
     async def health(self) -> EngineHealth:
         """Look now; never raises and ends within a few seconds."""
@@ -91,3 +141,13 @@ def model_missing(message: str) -> ApiError:
 def invalid_request(message: str) -> ApiError:
     """The request itself is wrong; trying elsewhere does not help."""
     return ApiError(ErrorCode.INVALID_REQUEST, message, status=400)
+
+
+def match_model(wanted: str, names: Sequence[str]) -> str | None:
+    """The served name for a wanted one; ``""`` wants the first, no tag ``latest``."""
+    if not wanted:
+        return names[0] if names else None
+    for name in (wanted, f"{wanted}:latest"):
+        if name in names:
+            return name
+    return None

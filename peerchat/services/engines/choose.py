@@ -1,15 +1,18 @@
-"""Which engine a processor runs: ``--engine auto|ollama|guide``."""
+"""Which engine a processor runs: ``--engine auto|ollama|openai|llama|guide``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from peerchat.services.models.store import ModelStore
 from peerchat.settings import Settings
 
 from .base import Engine, invalid_request
 from .guide import GuideEngine
 
-ENGINES = ("auto", "ollama", "guide")
+ENGINES = ("auto", "ollama", "openai", "llama", "guide")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,32 +27,89 @@ class Choice:
 async def choose_engine(settings: Settings) -> Choice:
     """Pick the engine; takes two seconds when Ollama's machine does not answer.
 
-    ``auto`` takes Ollama when it answers and has a local model, else the guide. With
-    ``ollama`` the engine may be down: prompts then get ENGINE_DOWN until it is up.
+    ``auto`` takes Ollama when it answers and has a local model, else the server of
+    ``engine_url``, else the embedded llama.cpp when there is a model file, else the
+    guide. One that is asked for may be down: prompts then get ENGINE_DOWN until it is
+    up.
 
     Raises:
-        ApiError: INVALID_REQUEST for an engine that does not exist.
+        ApiError: INVALID_REQUEST for an engine that does not exist, or lacks what it
+            needs.
     """
     if settings.engine == "guide":
         return Choice(GuideEngine(), "guide: asked for; no language model answers")
-    if settings.engine not in ENGINES:
+    if settings.engine == "auto":
+        return await _first_that_is_up(settings)
+    make = _MAKERS.get(settings.engine)
+    if make is None:
         raise invalid_request(
             f"There is no engine {settings.engine!r}: use {', '.join(ENGINES)}."
         )
-    # The ollama package takes a third of a second to import.
+    engine = make(settings)
+    health = await engine.health()
+    state = "" if health.is_up else "asked for, and down now: "
+    return Choice(engine, f"{engine.name}: {state}{health.detail}")
+
+
+async def _first_that_is_up(settings: Settings) -> Choice:
+    makers = [_ollama]
+    if settings.engine_url:
+        makers.append(_openai)
+    if model_files(settings):
+        makers.append(_llama)
+    problems: list[str] = []
+    for make in makers:
+        engine = make(settings)
+        health = await engine.health()
+        if health.is_up or (settings.model and await _has_models(engine)):
+            return Choice(engine, f"{engine.name}: {health.detail}")
+        problems.append(health.detail)
+        await engine.close()
+    why = "; ".join(problems)
+    return Choice(GuideEngine(), f"guide: {why}, then start peerchat again")
+
+
+def model_files(settings: Settings) -> dict[str, Path]:
+    """What llama.cpp can serve, by name: the file of the settings, then pulled ones."""
+    files: dict[str, Path] = {}
+    if settings.model_file:
+        path = Path(settings.model_file).expanduser()
+        files[path.stem] = path
+    return files | ModelStore(settings.home.models_dir).files()
+
+
+def _ollama(settings: Settings) -> Engine:
     from .ollama import OllamaEngine
 
-    engine = OllamaEngine(host=settings.ollama_host, model=settings.model)
-    health = await engine.health()
-    if settings.engine == "ollama":
-        state = "" if health.is_up else "asked for, and down now: "
-        return Choice(engine, f"ollama: {state}{health.detail}")
-    if health.is_up:
-        return Choice(engine, f"ollama: {health.detail}")
-    if settings.model and await _has_models(engine):
-        return Choice(engine, f"ollama: {health.detail}")
-    await engine.close()
-    return Choice(GuideEngine(), f"guide: {health.detail}, then start peerchat again")
+    return OllamaEngine(host=settings.ollama_host, model=settings.model)
+
+
+def _openai(settings: Settings) -> Engine:
+    from .openai import OpenAiEngine
+
+    if not settings.engine_url:
+        raise invalid_request(
+            "The engine openai needs the URL of its server: --engine-url "
+            "http://127.0.0.1:8080/v1."
+        )
+    return OpenAiEngine(
+        url=settings.engine_url, key=settings.engine_key, model=settings.model
+    )
+
+
+def _llama(settings: Settings) -> Engine:
+    from .llama import LlamaEngine
+
+    return LlamaEngine(
+        model_files(settings), model=settings.model, slots=settings.slots
+    )
+
+
+_MAKERS: dict[str, Callable[[Settings], Engine]] = {
+    "ollama": _ollama,
+    "openai": _openai,
+    "llama": _llama,
+}
 
 
 async def _has_models(engine: Engine) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from peerchat.api import (
     AnswerEvent,
+    Embeddings,
+    EmbedRequest,
     Finished,
     Fragment,
     ModelInfo,
@@ -20,8 +22,16 @@ from peerchat.api import (
     Usage,
 )
 
-from .base import EngineHealth, model_missing
+from .base import (
+    CHAT,
+    PREFIX,
+    EngineHealth,
+    ModelDetails,
+    invalid_request,
+    model_missing,
+)
 from .help_index import HelpIndex, Section, load_help, words_of
+from .turns import check_needs
 
 MODEL = "guide"
 INTRODUCTION = (
@@ -34,6 +44,7 @@ thanks thank you bye goodbye guide
 GREETINGS = frozenset(_GREETINGS.split())
 GREETING_WORDS_MAX = 4
 RELATED_MAX = 3
+CAPABILITIES = frozenset({CHAT, PREFIX})
 
 
 class GuideEngine:
@@ -63,17 +74,37 @@ class GuideEngine:
     async def close(self) -> None:
         """Nothing is held."""
 
+    async def embedders(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Refused."""
+        _check_model(request.model)
+        raise invalid_request("The guide cannot embed texts; choose another model.")
+
+    async def capabilities(self, model: str) -> frozenset[str]:
+        """It chats, and goes on with an answer of its own."""
+        _check_model(model)
+        return CAPABILITIES
+
+    async def show(self, model: str) -> ModelDetails:
+        """There is nothing to a guide."""
+        _check_model(model)
+        return ModelDetails(MODEL, family=MODEL, capabilities=CAPABILITIES)
+
     async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
-        """Answer word by word."""
-        if request.model not in (None, "", MODEL):
-            raise model_missing(
-                f"There is no model {request.model!r} here, only the built-in guide: "
-                "leave the model out, or start Ollama on the processor."
-            )
+        """Answer word by word; the same question gets the same answer, so that a begun
+        one is gone on with by leaving out its beginning."""
+        _check_model(request.model)
+        check_needs(request, CAPABILITIES, "The guide")
+        whole = self.answer(request.prompt)
+        if not whole.startswith(request.prefix):
+            raise invalid_request("The guide can only go on with an answer of its own.")
         began_s = time.monotonic()
         first_s: float | None = None
         count = 0
-        for piece in _pieces(self.answer(request.prompt)):
+        for piece in _pieces(whole[len(request.prefix) :]):
             if first_s is None:
                 first_s = time.monotonic() - began_s
             count += 1
@@ -105,6 +136,14 @@ class GuideEngine:
         if not found:
             return f"{INTRODUCTION}\n\n{_unknown(self._index)}"
         return f"{INTRODUCTION}\n\n{_from_sections(found)}"
+
+
+def _check_model(model: str | None) -> None:
+    if model not in (None, "", MODEL):
+        raise model_missing(
+            f"There is no model {model!r} here, only the built-in guide: "
+            "leave the model out, or start Ollama on the processor."
+        )
 
 
 def _is_greeting(question: str) -> bool:

@@ -1,105 +1,65 @@
-"""Ollama as an engine, through its chat endpoint.
+"""Ollama as an engine, through its own API.
 
 How Ollama behaves decides the shape of this file (ollama/server/routes.go, sched.go):
-no byte comes before the first token, however long loading and waiting take; a stream
-may end without ``done``; an error may come inside a stream with status 200; requests
+no byte comes before the first token, however long loading and waiting take; requests
 beyond its slots wait in silence without end, which is why the processor admits only
-as many as there are slots; and some models are proxied to a cloud, which a node that
-promises privacy must not offer. Closing the HTTP request is how Ollama is stopped.
+as many as there are slots. Closing the HTTP request is how Ollama is stopped. The
+`ollama` package is not used: it drops fields of functions and of models.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, cast
-from urllib.parse import urlsplit
 
-import httpx
 import msgspec
-import ollama
 
 from peerchat.api import (
     AnswerEvent,
     ApiError,
-    Finished,
-    Fragment,
+    Embeddings,
+    EmbedRequest,
+    ErrorCode,
     ModelInfo,
     Progress,
     PromptRequest,
-    Usage,
 )
 
 from .base import (
+    CHAT,
+    EMBED,
     EngineHealth,
-    engine_busy,
-    engine_down,
+    ModelDetails,
     engine_failed,
-    engine_timeout,
-    invalid_request,
+    match_model,
     model_missing,
-    one_line,
 )
-from .options import EngineOptions, engine_options
-
-PORT = 11434
-
-FIRST_BYTE_TIMEOUT_S = 600.0
-"""Ollama gives a load 5 minutes without progress; reading the prompt comes on top."""
-
-STALL_TIMEOUT_S = 90.0
-"""Between two tokens; slow machines need seconds, a wedged runner needs for ever."""
-
-CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 2.0
-"""For the small read endpoints: they answer from memory."""
+from .engine_http import FIRST_BYTE_TIMEOUT_S, STALL_TIMEOUT_S, EngineHttp
+from .ollama_answer import OllamaAnswer, failure
+from .ollama_models import (
+    CLOUD_SUFFIXES,
+    Model,
+    Models,
+    Shown,
+    capabilities_of,
+    client_url,
+    details_of,
+    is_local,
+    name_of,
+)
+from .ollama_request import chat_body, raw_body
+from .options import engine_options
+from .vectors import packed
 
 MODELS_FRESH_S = 15.0
 """How long the list of models is believed; a model that is missing is looked for."""
 
-ROLES = frozenset({"system", "user", "assistant"})
-CLOUD_SUFFIXES = (":cloud", "-cloud")
 
-
-class _Details(msgspec.Struct):
-    family: str | None = None
-    families: list[str] | None = None
-
-
-class _Model(msgspec.Struct):
-    """An entry of ``/api/tags``; the `ollama` package drops the fields that tell a
-    remote model from a local one."""
-
-    name: str = ""
-    model: str = ""
-    remote_host: str | None = None
-    remote_model: str | None = None
-    capabilities: list[str] | None = None
-    details: _Details | None = None
-
-
-class _Models(msgspec.Struct):
-    models: list[_Model] | None = None
-
-
-class _Client(ollama.AsyncClient):
-    """The package's client, and the read endpoints without loss of fields."""
-
-    async def read_models(self, path: str) -> list[_Model]:
-        """The list that ``/api/tags`` or ``/api/ps`` gives."""
-        http = cast(httpx.AsyncClient, self._client)
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            response = await http.get(path, timeout=READ_TIMEOUT_S)
-        response.raise_for_status()
-        return msgspec.json.decode(response.content, type=_Models).models or []
-
-    async def aclose(self) -> None:
-        """Close the connections; running requests fail."""
-        await cast(httpx.AsyncClient, self._client).aclose()
+class _Embedded(msgspec.Struct):
+    embeddings: list[list[float]]
+    prompt_eval_count: int | None = None
 
 
 class OllamaEngine:
@@ -122,17 +82,13 @@ class OllamaEngine:
     ) -> None:
         self.url = client_url(host or os.environ.get("OLLAMA_HOST", ""))
         self._model = model
-        self._first_byte_timeout_s = first_byte_timeout_s
-        self._stall_timeout_s = stall_timeout_s
-        self._client = _Client(
+        self._http = EngineHttp(
             self.url,
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-            # A proxy of the environment must not see prompts for this machine.
-            trust_env=not _is_loopback(self.url),
-            follow_redirects=False,
+            first_byte_timeout_s=first_byte_timeout_s,
+            stall_timeout_s=stall_timeout_s,
         )
-        self._served: list[str] = []
-        self._served_at_s = -MODELS_FRESH_S
+        self._local: dict[str, Model] = {}
+        self._listed_at_s = -MODELS_FRESH_S
 
     @property
     def name(self) -> str:
@@ -141,25 +97,42 @@ class OllamaEngine:
 
     async def models(self) -> Sequence[ModelInfo]:
         """The local models that can chat, the default one first."""
-        names = await self._list_models()
+        names = await self._names(CHAT, is_fresh=True)
         if self._model:
-            default = _match(self._model, names)
+            default = match_model(self._model, names)
             names = sorted(names, key=lambda name: name != default)
         return [ModelInfo(name=name, engine=self.name) for name in names]
+
+    async def embedders(self) -> Sequence[str]:
+        """The local models that are made for it."""
+        return await self._names(EMBED)
+
+    async def capabilities(self, model: str) -> frozenset[str]:
+        """As Ollama lists them."""
+        return capabilities_of(await self._find(model, ""))
+
+    async def show(self, model: str) -> ModelDetails:
+        """What ``/api/tags`` and ``/api/show`` say together."""
+        entry = await self._find(model, "")
+        try:
+            data = await self._http.post("/api/show", {"model": name_of(entry)})
+            return details_of(entry, msgspec.json.decode(data, type=Shown))
+        except Exception as error:
+            raise failure(error, model) from None
 
     async def health(self) -> EngineHealth:
         """Up when Ollama answers and has a model that is served."""
         try:
-            names = await self._list_models()
+            names = await self._names(CHAT, is_fresh=True)
         except ApiError as error:
             detail = f"Ollama does not answer at {self.url}: start it (ollama serve)"
-            if not _is_unreachable(error):
+            if error.code is not ErrorCode.ENGINE_DOWN:
                 detail = f"Ollama at {self.url}: {error.message}"
             return EngineHealth(is_up=False, detail=detail)
         if not names:
             detail = f"Ollama at {self.url} has no model: ollama pull llama3.2"
             return EngineHealth(is_up=False, detail=detail)
-        if self._model and _match(self._model, names) is None:
+        if self._model and match_model(self._model, names) is None:
             detail = f"Ollama at {self.url} has no model {self._model!r}"
             return EngineHealth(is_up=False, detail=f"{detail}: ollama pull it")
         count = "1 model" if len(names) == 1 else f"{len(names)} models"
@@ -167,259 +140,98 @@ class OllamaEngine:
 
     async def close(self) -> None:
         """Close the HTTP connections."""
-        await self._client.aclose()
+        await self._http.close()
 
     async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Answer; closing this closes the HTTP request, which frees Ollama's slot."""
         began_s = time.monotonic()
         options = engine_options(request.options)
-        messages = _messages(request)
-        model = await self._resolve(request.model)
+        make_body = raw_body if request.is_raw else chat_body
+        make_body("", request, options)  # Refuses what is wrong before anything else.
+        model = name_of(await self._find(request.model or self._model, CHAT))
         if not await self._is_loaded(model):
             yield Progress("loading", model=model)
-        first_s: float | None = None
-        async with aclosing(await self._chat(model, messages, options)) as parts:
-            while True:
-                part = await self._next(parts, model, has_begun=first_s is not None)
-                if first_s is None:
-                    first_s = time.monotonic() - began_s
-                if part.message.thinking:
-                    yield Fragment(part.message.thinking, is_thinking=True)
-                # The last part is usually empty, and not always.
-                if part.message.content:
-                    yield Fragment(part.message.content)
-                if part.done:
-                    break
-        duration_s = time.monotonic() - began_s
-        yield Finished(_usage(part, model, duration_s, first_s), request.request_id)
-
-    async def _chat(
-        self,
-        model: str,
-        messages: list[Mapping[str, str]],
-        options: EngineOptions,
-    ) -> AsyncGenerator[ollama.ChatResponse, None]:
-        parts: AsyncIterator[ollama.ChatResponse] = await self._client.chat(
-            model=model,
-            messages=messages,
-            stream=True,
-            think=options.think,
-            options=_ollama_options(options),
-        )
-        # The package promises an iterator and gives a generator, which can be closed.
-        return cast("AsyncGenerator[ollama.ChatResponse, None]", parts)
-
-    async def _next(
-        self,
-        parts: AsyncGenerator[ollama.ChatResponse, None],
-        model: str,
-        *,
-        has_begun: bool,
-    ) -> ollama.ChatResponse:
-        limit_s = self._stall_timeout_s if has_begun else self._first_byte_timeout_s
+        answer = OllamaAnswer(model, began_s)
+        path = "/api/generate" if request.is_raw else "/api/chat"
+        body = make_body(model, request, options)
         try:
-            async with asyncio.timeout(limit_s):
-                return await anext(parts)
-        except StopAsyncIteration:
+            async with aclosing(self._http.lines(path, body)) as lines:
+                async for line in lines:
+                    for event in answer.events(line):
+                        yield event
+                    if answer.is_done:
+                        break
+        except Exception as error:
+            raise failure(error, model) from None
+        if not answer.is_done:
             raise engine_failed(
                 "Ollama ended the answer before it was complete; ask again."
-            ) from None
-        except TimeoutError:
-            raise engine_timeout(
-                f"Ollama was silent for {limit_s:.0f} s and was stopped; ask again, "
-                "or look at its log."
-            ) from None
-        except Exception as error:
-            raise _failure(error, model) from None
+            )
+        yield answer.finished(request.request_id)
 
-    async def _resolve(self, asked: str | None) -> str:
-        """The name of a served model, or MODEL_MISSING."""
-        wanted = asked or self._model
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Make vectors; the default model is the first that is made for it."""
+        model = name_of(await self._find(request.model or "", EMBED))
+        body: dict[str, object] = {"model": model, "input": list(request.inputs)}
+        if request.dimensions is not None:
+            body["dimensions"] = request.dimensions
+        try:
+            data = await self._http.post("/api/embed", body)
+            got = msgspec.json.decode(data, type=_Embedded)
+        except Exception as error:
+            raise failure(error, model) from None
+        if len(got.embeddings) != len(request.inputs):
+            raise engine_failed("Ollama gave another number of vectors than of texts.")
+        vectors = tuple(packed(vector) for vector in got.embeddings)
+        return Embeddings(model, vectors, got.prompt_eval_count)
+
+    async def _find(self, wanted: str, purpose: str) -> Model:
+        """A local model for a purpose (``""``: any), or MODEL_MISSING."""
         if wanted.lower().endswith(CLOUD_SUFFIXES):
             raise model_missing(
                 f"{wanted!r} is a cloud model: the prompt would leave the swarm. "
                 "Choose a local one."
             )
-        if time.monotonic() - self._served_at_s < MODELS_FRESH_S:
-            found = _match(wanted, self._served)
-            if found is not None:
-                return found
-        found = _match(wanted, await self._list_models())
+        found = match_model(wanted, await self._names(purpose))
+        if found is None:
+            found = match_model(wanted, await self._names(purpose, is_fresh=True))
         if found is not None:
-            return found
+            return self._local[found]
         if not wanted:
+            example = "nomic-embed-text" if purpose == EMBED else "llama3.2"
             raise model_missing(
-                "Ollama has no model yet; run 'ollama pull llama3.2' on the processor."
+                f"Ollama has no model yet; run 'ollama pull {example}' on the "
+                "processor."
             )
         raise model_missing(
             f"Ollama has no model {wanted!r}; choose another, or run "
             f"'ollama pull {wanted}' on the processor."
         )
 
-    async def _list_models(self) -> list[str]:
-        """Names of the local chat models, in Ollama's order."""
-        try:
-            models = await self._client.read_models("/api/tags")
-        except Exception as error:
-            raise _failure(error, "") from None
-        self._served = [m.model or m.name for m in models if _is_served(m)]
-        self._served_at_s = time.monotonic()
-        return self._served
+    async def _names(self, purpose: str, *, is_fresh: bool = False) -> list[str]:
+        """Names of the local models for a purpose, in Ollama's order."""
+        if is_fresh or time.monotonic() - self._listed_at_s > MODELS_FRESH_S:
+            listed = await self._read("/api/tags")
+            self._local = {name_of(one): one for one in listed if is_local(one)}
+            self._listed_at_s = time.monotonic()
+        return [
+            name
+            for name, model in self._local.items()
+            if not purpose or purpose in capabilities_of(model)
+        ]
 
     async def _is_loaded(self, model: str) -> bool:
         """Whether the answer can begin soon; True when it cannot be known."""
         try:
-            loaded = await self._client.read_models("/api/ps")
-        except Exception:
+            loaded = await self._read("/api/ps")
+        except ApiError:
             # Only a hint for the one who waits; the prompt itself reports failures.
             return True
         return any(model in (entry.model, entry.name) for entry in loaded)
 
-
-def client_url(host: str) -> str:
-    """Where a client connects to for an ``OLLAMA_HOST``, which also is what a server
-    binds to: the wildcard address means this machine."""
-    text = host.strip()
-    if "://" not in text:
-        text = f"http://{text}"
-        default_port = PORT
-    else:
-        default_port = 443 if text.startswith("https://") else 80
-    parts = urlsplit(text)
-    try:
-        port = parts.port or default_port
-    except ValueError:
-        port = default_port
-    name = parts.hostname or "127.0.0.1"
-    if name in ("0.0.0.0", "::"):
-        name = "127.0.0.1"
-    if ":" in name:
-        name = f"[{name}]"
-    return f"{parts.scheme}://{name}:{port}{parts.path.rstrip('/')}"
-
-
-def _is_loopback(url: str) -> bool:
-    name = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
-
-
-def _is_served(model: _Model) -> bool:
-    """Local, and able to chat; servers that list no capabilities are judged by the
-    family, embedding models being of the BERT kind."""
-    name = model.model or model.name
-    if not name or name.lower().endswith(CLOUD_SUFFIXES):
-        return False
-    if model.remote_host or model.remote_model:
-        return False
-    if model.capabilities is not None:
-        return "completion" in model.capabilities
-    details = model.details or _Details()
-    families = [*(details.families or []), details.family or ""]
-    return not any("bert" in family for family in families)
-
-
-def _match(wanted: str, names: Sequence[str]) -> str | None:
-    """The served name for a wanted one; ``""`` wants the first, no tag ``latest``."""
-    if not wanted:
-        return names[0] if names else None
-    for name in (wanted, f"{wanted}:latest"):
-        if name in names:
-            return name
-    return None
-
-
-def _messages(request: PromptRequest) -> list[Mapping[str, str]]:
-    for turn in request.history:
-        if turn.role not in ROLES:
-            raise invalid_request(
-                f"Unknown role {turn.role[:32]!r} in the history; use system, user "
-                "or assistant."
-            )
-    turns = [{"role": turn.role, "content": turn.content} for turn in request.history]
-    return [*turns, {"role": "user", "content": request.prompt}]
-
-
-def _ollama_options(options: EngineOptions) -> dict[str, Any]:
-    asked = {
-        "num_predict": options.num_predict,
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "top_k": options.top_k,
-        "seed": options.seed,
-        "stop": options.stop,
-    }
-    return {name: value for name, value in asked.items() if value is not None}
-
-
-def _usage(
-    last: ollama.ChatResponse, model: str, duration_s: float, first_s: float | None
-) -> Usage:
-    count, eval_ns = last.eval_count, last.eval_duration
-    return Usage(
-        model=model,
-        peer="",
-        finish_reason="length" if last.done_reason == "length" else "stop",
-        duration_s=duration_s,
-        first_fragment_s=first_s,
-        prompt_tokens=last.prompt_eval_count,
-        answer_tokens=count,
-        tokens_per_s=count / eval_ns * 1e9 if count and eval_ns else None,
-    )
-
-
-def _is_unreachable(error: ApiError) -> bool:
-    return error.message == _UNREACHABLE
-
-
-_UNREACHABLE = (
-    "Ollama does not answer on the processor; start it there with 'ollama serve', "
-    "or start the processor with --engine guide."
-)
-
-
-def _failure(error: Exception, model: str) -> ApiError:
-    """What an exception of the client means for the one who asked."""
-    match error:
-        case ollama.ResponseError():
-            return _refusal(error.status_code, str(error.error), model)
-        case httpx.HTTPStatusError():
-            text = error.response.text
-            return _refusal(error.response.status_code, text, model)
-        case httpx.ConnectError() | httpx.ConnectTimeout() | ConnectionError():
-            return engine_down(_UNREACHABLE)
-        case httpx.TimeoutException() | TimeoutError():
-            return engine_down(_UNREACHABLE)
-        case httpx.HTTPError():
-            return engine_failed(
-                "Ollama closed the connection during the answer; ask again."
-            )
-        case _:
-            return engine_failed(
-                f"Ollama sent something unexpected ({type(error).__name__}); "
-                "check that OLLAMA_HOST names an Ollama."
-            )
-
-
-def _refusal(status: int, text: str, model: str) -> ApiError:
-    """An error that Ollama sent; status -1 stands for one inside a stream."""
-    said = one_line(text)
-    match status:
-        case 404 if "not found" in said and "page not found" not in said:
-            return model_missing(
-                f"Ollama has no model {model!r}; choose another, or run "
-                f"'ollama pull {model}' on the processor."
-            )
-        case 400:
-            return invalid_request(f"Ollama refused the prompt: {said}")
-        case 503:
-            return engine_busy("Ollama has too many requests waiting; try again soon.")
-        case 403:
-            return engine_failed(
-                f"Ollama refused this client ({said or 'forbidden'}); check "
-                "OLLAMA_HOST and OLLAMA_ORIGINS on the processor."
-            )
-        case _:
-            return engine_failed(f"Ollama failed: {said or f'status {status}'}")
+    async def _read(self, path: str) -> list[Model]:
+        try:
+            data = await self._http.get(path)
+            return msgspec.json.decode(data, type=Models).models or []
+        except Exception as error:
+            raise failure(error, "") from None

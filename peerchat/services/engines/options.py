@@ -23,6 +23,7 @@ NUM_PREDICT_MAX = 16384
 STOPS_MAX = 8
 STOP_CHARS_MAX = 64
 SEED_MAX = 2**31 - 1
+THINK_LEVELS = frozenset({"low", "medium", "high"})
 
 
 T = TypeVar("T")
@@ -38,18 +39,27 @@ class EngineOptions:
     top_k: int | None = None
     seed: int | None = None
     stop: Sequence[str] | None = None
-    think: bool | None = None
-    """False asks a thinking model to answer at once; True is its default anyway."""
+    think: bool | str | None = None
+    """False asks a thinking model to answer at once; True is its default anyway, and
+    ``low``, ``medium`` and ``high`` are for models that know them."""
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    tool_choice: str | None = None
+    """``auto``, ``none``, ``required`` or the name of a function."""
 
 
 def engine_options(options: Mapping[str, object]) -> EngineOptions:
-    """Take what is allowed; ``max_tokens`` is another name of ``num_predict``.
+    """Take what is allowed; ``max_tokens`` and ``max_completion_tokens`` are other
+    names of ``num_predict``, ``reasoning_effort`` of ``think``.
 
     Raises:
         ApiError: INVALID_REQUEST when an allowed option has a wrong type or range.
     """
     asked = {name: value for name, value in options.items() if value is not None}
-    asked.setdefault("num_predict", asked.get("max_tokens", NUM_PREDICT_DEFAULT))
+    longest = asked.get("max_tokens", asked.get("max_completion_tokens"))
+    asked.setdefault("num_predict", NUM_PREDICT_DEFAULT if longest is None else longest)
     return EngineOptions(
         num_predict=_num_predict(asked["num_predict"]),
         temperature=_optional(asked, "temperature", _number(0, 2)),
@@ -57,7 +67,12 @@ def engine_options(options: Mapping[str, object]) -> EngineOptions:
         top_k=_optional(asked, "top_k", _integer(0, 1000)),
         seed=_optional(asked, "seed", _integer(-SEED_MAX, SEED_MAX)),
         stop=_optional(asked, "stop", _stop),
-        think=False if asked.get("think") is False else None,
+        think=_think(asked.get("think", asked.get("reasoning_effort"))),
+        min_p=_optional(asked, "min_p", _number(0, 1)),
+        repeat_penalty=_optional(asked, "repeat_penalty", _number(0, 2)),
+        presence_penalty=_optional(asked, "presence_penalty", _number(-2, 2)),
+        frequency_penalty=_optional(asked, "frequency_penalty", _number(-2, 2)),
+        tool_choice=_optional(asked, "tool_choice", _short),
     )
 
 
@@ -105,6 +120,20 @@ def _num_predict(value: object) -> int:
     if number == 0:
         raise invalid_request("The option num_predict must be at least 1.")
     return min(number, NUM_PREDICT_MAX) if number > 0 else NUM_PREDICT_MAX
+
+
+def _think(value: object) -> bool | str | None:
+    if value is False or value == "none":
+        return False
+    return value if isinstance(value, str) and value in THINK_LEVELS else None
+
+
+def _short(name: str, value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= STOP_CHARS_MAX:
+        raise invalid_request(
+            f"The option {name} must be a text of 1 to {STOP_CHARS_MAX} characters."
+        )
+    return value
 
 
 def _stop(name: str, value: object) -> list[str]:

@@ -1,0 +1,1 @@
+"""Model files of this home: kept, pulled, given to others of the swarm."""
