@@ -1,7 +1,8 @@
 """`NodeHost`: the node in a thread of its own, as the app sees it.
 
 Why a thread: docs/decisions/0003-node-thread.md. Calls go in as coroutines that run on
-the node's loop, states come out as immutable values.
+the node's loop, states come out as immutable values. Going into another swarm ends
+the node that runs and starts another one; thread and listeners stay.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from peerchat.net.errors import NetError
 from peerchat.settings import Settings
 
 from .host_answer import HostAnswer, Reading, run_in
+from .host_state import HostState, first_state
 from .host_swarms import HostSwarms
 from .node_runtime import NodeRuntime
 from .swarm import api_error_of
@@ -43,10 +45,6 @@ T = TypeVar("T")
 
 REFRESH_S = 5.0
 """Between two rounds of pings for the panels."""
-
-PUSH_S = 0.1
-"""States are told no more often than this, but for a new phase, which is told at once:
-ten a second look alive, and more would only keep the app's thread busy."""
 
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
@@ -73,9 +71,13 @@ class NodeHost:
         make_runtime: Callable[[Callable[[], None]], NodeRuntime] | None = None,
         retry_min_s: float = RETRY_MIN_S,
     ) -> None:
+        self._given = settings
+        """As the process was started; swarms may be switched since."""
         self._settings = settings
         self._make_runtime = make_runtime or (
-            lambda on_change: NodeRuntime(settings, on_change=on_change)
+            lambda on_change: NodeRuntime(
+                self._settings, is_app=True, on_change=on_change
+            )
         )
         self._retry_min_s = retry_min_s
         self._loop = _new_loop()
@@ -85,12 +87,15 @@ class NodeHost:
         self._stop = asyncio.Event()
         self._tasks = Tasks()
         self._runtime: NodeRuntime | None = None
-        self._state = NodeState(mode="solo" if settings.is_solo else "open")
-        self._listeners: list[Callable[[NodeState], None]] = []
-        self._listeners_lock = threading.Lock()
-        self._push: asyncio.TimerHandle | None = None
+        self._work: asyncio.Task[None] | None = None
+        """Connects and keeps fresh what runs now."""
+        self._is_settled = asyncio.Event()
+        """It is ready, offline or has failed for the first time."""
+        self._switching = asyncio.Lock()
+        self._ending = asyncio.Lock()
+        self._state = HostState(self._loop, first_state(settings))
         self._is_started = False
-        self._swarms = HostSwarms()
+        self._swarms = HostSwarms(self)
 
     # What the app calls, on its own thread
 
@@ -102,18 +107,11 @@ class NodeHost:
 
     def state(self) -> NodeState:
         """The newest state."""
-        return self._state
+        return self._state.now
 
     def subscribe(self, listener: Callable[[NodeState], None]) -> Callable[[], None]:
         """Hear of every new state, on the node's thread; returns the undo."""
-        with self._listeners_lock:
-            self._listeners.append(listener)
-
-        def undo() -> None:
-            with self._listeners_lock, suppress(ValueError):
-                self._listeners.remove(listener)
-
-        return undo
+        return self._state.subscribe(listener)
 
     @property
     def private_swarms(self) -> HostSwarms:
@@ -122,27 +120,27 @@ class NodeHost:
 
     async def register(self, email: str, password: str, code: str = "") -> Account:
         """Make an account and log in; some swarms want a registration code."""
-        return await self._call(self._register(email, password, code))
+        return await self.call(self._register(email, password, code))
 
     async def login(self, email: str, password: str) -> Account:
         """Log in; raises `ApiError`."""
-        return await self._call(self._login(email, password))
+        return await self.call(self._login(email, password))
 
     async def change_password(self, old: str, new: str) -> None:
         """Also ends every older session, but not this one."""
-        await self._call(self._change_password(old, new))
+        await self.call(self._change_password(old, new))
 
     async def logout_everywhere(self) -> None:
         """End every session of this account, this one too."""
-        await self._call(self._logout_everywhere())
+        await self.call(self._logout_everywhere())
 
     async def use_local_account(self) -> Account:
         """Go on as the local user; only in solo mode."""
-        return await self._call(self._use_local_account())
+        return await self.call(self._use_local_account())
 
     async def logout(self) -> None:
         """Forget the login of this home."""
-        await self._call(self._logout())
+        await self.call(self._logout())
 
     def ask(
         self,
@@ -174,21 +172,21 @@ class NodeHost:
             )
 
         async def read() -> Reading:
-            self._set(requests=self._state.requests + 1)
+            self._state.set(requests=self._state.now.requests + 1)
             return Reading(self._tasks, begin, self._note, self._note_end)
 
         return HostAnswer(request_id, run_in(self._loop, read()), self._loop)
 
     async def refresh_peers(self) -> Sequence[PeerView]:
         """Look everybody up and ping them now."""
-        return await self._call(self._refresh())
+        return await self.call(self._refresh())
 
     async def close(self) -> None:
         """Withdraw announcements and stop the thread; idempotent."""
         if not self._is_started:
             self._is_started = True
             self._loop.close()
-            self._state = dataclasses.replace(self._state, phase=Phase.CLOSED)
+            self._state.now = dataclasses.replace(self._state.now, phase=Phase.CLOSED)
             return
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stop.set)
@@ -196,12 +194,21 @@ class NodeHost:
         if self._thread.is_alive():
             logger.error("the node did not end within %.0f s", CLOSE_S)
 
-    async def _call(self, work: Coroutine[Any, Any, T]) -> T:
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run on the node's loop; raises ApiError while there is none."""
         if not self._is_started:
             work.close()
-            raise _not_ready(self._state)
+            raise _not_ready(self._state.now)
         future: concurrent.futures.Future[T] = run_in(self._loop, work)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The node's loop ended, and with it what ran there.
+            closed = dataclasses.replace(self._state.now, phase=Phase.CLOSED)
+            raise _not_ready(closed) from None
 
     # The node's thread
 
@@ -211,59 +218,104 @@ class NodeHost:
                 runner.run(self._main())
         except Exception as error:
             logger.exception("the node's thread failed")
-            self._set_now(phase=Phase.FAILED, problem=str(error))
+            self._state.set_now(phase=Phase.FAILED, problem=str(error))
         else:
-            self._set_now(phase=Phase.CLOSED, problem="")
+            self._state.set_now(phase=Phase.CLOSED, problem="")
 
     async def _main(self) -> None:
-        work = self._tasks.start(self._live())
+        self._work = self._tasks.start(self._live())
         await self._stop.wait()
-        work.cancel()
-        await asyncio.wait([work])
+        await self._end()
         await self._tasks.close()
-        runtime, self._runtime = self._runtime, None
-        if runtime is not None:
+        self._state.close()
+
+    async def _end(self) -> None:
+        """End what runs now; whoever comes second waits for the first."""
+        async with self._ending:
+            if self._work is not None:
+                self._work.cancel()
+                await asyncio.wait([self._work])
+            runtime, self._runtime = self._runtime, None
+            if runtime is None:
+                return
             try:
                 async with asyncio.timeout(CLOSE_S - 2):
                     await runtime.close(drain_s=DRAIN_S)
             except TimeoutError:
                 logger.warning("closing took too long; left the rest behind")
-        if self._push is not None:
-            self._push.cancel()
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the swarm that the node is in."""
+        return self._runtime.settings if self._runtime else self._settings
+
+    @property
+    def runtime(self) -> NodeRuntime | None:
+        """The node, while it runs."""
+        return self._runtime
+
+    async def switch(self, swarm: str) -> None:
+        """Go into a private swarm, or solo; returns when it is known how that went.
+
+        Raises:
+            ApiError: it cannot run there at all. Offline is no failure: it goes on
+                trying.
+        """
+        async with self._switching:
+            self._settings = _settings_in(self._given, swarm)
+            self._state.move(self._settings, phase=Phase.CONNECTING)
+            await self._end()
+            if self._stop.is_set():
+                raise _not_ready(
+                    dataclasses.replace(self._state.now, phase=Phase.CLOSED)
+                )
+            self._is_settled.clear()
+            self._work = self._tasks.start(self._live())
+            await self._is_settled.wait()
+            if self._state.now.phase is Phase.FAILED:
+                raise _not_ready(self._state.now)
 
     async def _live(self) -> None:
         delay_s = self._retry_min_s
-        while True:
-            self._set_now(phase=Phase.CONNECTING)
-            try:
-                await self._connect()
-            except ApiError as error:
-                if error.code is not ErrorCode.DHT_UNREACHABLE:
-                    self._set_now(phase=Phase.FAILED, problem=error.message)
-                    return
-                self._set_now(phase=Phase.OFFLINE, problem=error.message)
-            except Exception as error:
-                logger.exception("the node could not start")
-                self._set_now(
-                    phase=Phase.FAILED,
-                    problem=f"Unexpected {type(error).__name__}; the log says why.",
-                )
-                return
-            else:
-                break
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, RETRY_MAX_S)
-        await self._check_login()
-        await self._keep_fresh()
+        try:
+            while not await self._try_to_connect():
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
+        finally:
+            self._is_settled.set()
+        if self._runtime is not None:
+            await self._check_login()
+            await self._keep_fresh()
+
+    async def _try_to_connect(self) -> bool:
+        """Whether there is no use in trying again: it is ready, or has failed."""
+        self._state.set_now(phase=Phase.CONNECTING)
+        try:
+            await self._connect()
+        except ApiError as error:
+            if error.code is ErrorCode.DHT_UNREACHABLE:
+                self._state.set_now(phase=Phase.OFFLINE, problem=error.message)
+                self._is_settled.set()
+                return False
+            self._state.set_now(phase=Phase.FAILED, problem=error.message)
+        except Exception as error:
+            logger.exception("the node could not start")
+            self._state.set_now(
+                phase=Phase.FAILED,
+                problem=f"Unexpected {type(error).__name__}; the log says why.",
+            )
+        return True
 
     async def _connect(self) -> None:
         runtime = self._make_runtime(self._health_changed)
         await runtime.start()
         self._runtime = runtime
-        self._set_now(
+        self._state.set_now(
             phase=Phase.READY,
             problem="",
             mode=runtime.mode,
+            swarm=runtime.settings.swarm,
+            is_swarm_admin=runtime.trust is not None and runtime.trust.is_admin,
             account=runtime.client.account,
             engine=runtime.engine,
             bootstrap=runtime.bootstrap,
@@ -281,7 +333,7 @@ class NodeHost:
             if error.code is ErrorCode.UNAUTHORIZED:
                 await self._logout()
         else:
-            self._set(rate_limit=verified.rate_limit)
+            self._state.set(rate_limit=verified.rate_limit)
 
     async def _keep_fresh(self) -> None:
         while True:
@@ -289,10 +341,17 @@ class NodeHost:
                 await self._refresh()
             except ApiError as error:
                 if error.code is ErrorCode.DHT_UNREACHABLE:
-                    self._set_now(phase=Phase.OFFLINE, problem=error.message)
+                    self._state.set_now(phase=Phase.OFFLINE, problem=error.message)
+                elif self._is_out():
+                    self._state.set_now(phase=Phase.FAILED, problem=error.message)
             except Exception:
                 logger.exception("the peers could not be refreshed")
             await asyncio.sleep(REFRESH_S)
+
+    def _is_out(self) -> bool:
+        """Whether the private swarm does not let this home in any more."""
+        trust = self._ready().trust
+        return trust is not None and bool(trust.problem)
 
     async def _refresh(self) -> Sequence[PeerView]:
         runtime = self._ready()
@@ -302,13 +361,13 @@ class NodeHost:
             models = await client.models()
         except NetError as error:
             raise api_error_of(error) from error
-        self._set(
+        self._state.set(
             phase=Phase.READY,
             problem="",
             peers=tuple(peers),
             models=tuple(models),
             roles=tuple(runtime.health()),
-            rate_limit=self._state.rate_limit or client.rate_limit,
+            rate_limit=self._state.now.rate_limit or client.rate_limit,
             dht_nodes=_node_count(runtime.dht.statistics()),
         )
         return peers
@@ -317,46 +376,45 @@ class NodeHost:
 
     def _ready(self) -> NodeRuntime:
         if self._runtime is None:
-            raise _not_ready(self._state)
+            raise _not_ready(self._state.now)
         return self._runtime
 
     async def _register(self, email: str, password: str, code: str) -> Account:
-        if code:
-            raise _not_yet("Registration codes")
-        await self._ready().client.register(email, password)
+        await self._ready().client.register(email, password, code)
         return await self._login(email, password)
 
     async def _change_password(self, old: str, new: str) -> None:
-        raise _not_yet("Changing a password")
+        await self._ready().client.change_password(old, new)
 
     async def _logout_everywhere(self) -> None:
-        raise _not_yet("Logging out everywhere")
+        await self._ready().client.logout_everywhere()
+        self._state.set(account=None, rate_limit=None)
 
     async def _login(self, email: str, password: str) -> Account:
         client = self._ready().client
         account = await client.login(email, password)
-        self._set(account=account, rate_limit=client.rate_limit)
+        self._state.set(account=account, rate_limit=client.rate_limit)
         return account
 
     async def _use_local_account(self) -> Account:
         account = await self._ready().use_local_account()
-        self._set(account=account)
+        self._state.set(account=account)
         return account
 
     async def _logout(self) -> None:
         await self._ready().client.logout()
-        self._set(account=None, rate_limit=None)
+        self._state.set(account=None, rate_limit=None)
 
     # States
 
     def _health_changed(self) -> None:
         if self._runtime is not None:
-            self._set(roles=tuple(self._runtime.health()))
+            self._state.set(roles=tuple(self._runtime.health()))
 
     def _note(self, event: AnswerEvent) -> None:
         if isinstance(event, Finished):
-            state, usage = self._state, event.usage
-            self._set(
+            state, usage = self._state.now, event.usage
+            self._state.set(
                 rate_limit=event.rate_limit or state.rate_limit,
                 answer_tokens=state.answer_tokens + (usage.answer_tokens or 0),
                 tokens_per_s=usage.tokens_per_s or state.tokens_per_s,
@@ -365,36 +423,11 @@ class NodeHost:
     def _note_end(self, error: ApiError | None) -> None:
         if error is None or error.code is ErrorCode.STOPPED:
             return
-        state = self._state
-        self._set(
+        state = self._state.now
+        self._state.set(
             failures=state.failures + 1,
             rate_limit=error.rate_limit or state.rate_limit,
         )
-
-    def _set(self, **changes: object) -> None:
-        """Replace parts of the state; tell soon."""
-        before = self._state
-        self._state = dataclasses.replace(before, **changes)  # type: ignore[arg-type]
-        if self._state.phase is not before.phase:
-            self._tell()
-        elif self._push is None and self._state != before:
-            self._push = self._loop.call_later(PUSH_S, self._tell)
-
-    def _set_now(self, **changes: object) -> None:
-        self._state = dataclasses.replace(self._state, **changes)  # type: ignore[arg-type]
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._push is not None:
-            self._push.cancel()
-            self._push = None
-        with self._listeners_lock:
-            listeners = tuple(self._listeners)
-        for listener in listeners:
-            try:
-                listener(self._state)
-            except Exception:
-                logger.exception("a listener of the node's state failed")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -406,10 +439,11 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _not_yet(what: str) -> ApiError:
-    return ApiError(
-        ErrorCode.INVALID_REQUEST, f"{what} is not available yet.", status=501
-    )
+def _settings_in(given: Settings, swarm: str) -> Settings:
+    """The settings of the process, for a private swarm or for none."""
+    if swarm:
+        return dataclasses.replace(given, swarm=swarm, is_open=False)
+    return dataclasses.replace(given, swarm="", is_open=False, bootstrap=None)
 
 
 def _not_ready(state: NodeState) -> ApiError:

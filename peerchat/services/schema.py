@@ -7,7 +7,11 @@ store that is up to date costs one query, and loads nothing of alembic.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, select
@@ -28,6 +32,9 @@ FIRST_REVISION = "v0001"
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+UPGRADE_POLL_S = 0.01
+_upgrading = threading.Lock()
+
 
 async def bring_up_to_date(connection: AsyncConnection) -> None:
     """Make what is missing; needs a transaction.
@@ -44,9 +51,21 @@ async def bring_up_to_date(connection: AsyncConnection) -> None:
             "Upgrade peerchat, or use another home with --home.",
         )
     if version < SCHEMA_VERSION:
-        await connection.run_sync(_upgrade, version)
+        async with _alone():
+            await connection.run_sync(_upgrade, version)
         if version:
             logger.info("upgraded the store from schema %d", version)
+
+
+@asynccontextmanager
+async def _alone() -> AsyncIterator[None]:
+    """One upgrade of this process at a time: Alembic keeps its context in a module."""
+    while not _upgrading.acquire(blocking=False):  # noqa: ASYNC110, across threads
+        await asyncio.sleep(UPGRADE_POLL_S)
+    try:
+        yield
+    finally:
+        _upgrading.release()
 
 
 def _version(connection: Connection) -> int:

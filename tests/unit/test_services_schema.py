@@ -1,5 +1,6 @@
 """Stores of earlier versions come up to date, in SQLite."""
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -176,3 +177,14 @@ def test_without_the_driver(monkeypatch):
     monkeypatch.setattr("peerchat.services.database.find_spec", lambda name: None)
     with pytest.raises(ApiError, match=r"pip install 'peerchat\[postgres\]'"):
         parse_url("postgresql://ann:hunter2@db/chat")
+
+
+async def test_one_process_makes_several_stores_at_once(tmp_path):
+    """In one loop and in several: the node's thread has a store, and so has the app."""
+
+    async def make(name):
+        store = await open_store(tmp_path / f"{name}.db")
+        await store.close()
+
+    threads = [asyncio.to_thread(asyncio.run, make(f"thread {n}")) for n in range(3)]
+    await asyncio.gather(make("a"), make("b"), *threads)
