@@ -121,7 +121,7 @@ class RoleMetrics:
         self._refused = self._counter(
             "refused_peers",
             "Peers of a private swarm that were not admitted, by reason; rollback: an "
-            "older swarm record was shown.",
+            "older swarm record was shown; invite_…: an invite was refused.",
             "reason",
         )
         # A series that is there from the start can be alerted on.

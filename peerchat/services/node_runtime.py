@@ -222,8 +222,12 @@ class NodeRuntime:
         """Know whom to trust; gives who this peer is in the swarm."""
         private = PrivateMode(self.dht, self.settings, identity)
         self._resources.push_async_callback(private.close)
+        wanted = {role.value for role in CERTIFIED_ROLES if role in self.settings.roles}
+        await private.start(
+            is_staying=self._is_staying,
+            wanted=wanted if self.is_serving else frozenset(),
+        )
         self._check_roles(private.trust)
-        await private.start(is_staying=self._is_staying)
         self._private = private
         return private.trust.identity
 

@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from peerchat.api import ApiError, Role
@@ -81,18 +82,23 @@ class PrivateMode:
 
         self.trust.on_refused = count
 
-    async def start(self, *, is_staying: bool) -> None:
+    async def start(
+        self, *, is_staying: bool, wanted: AbstractSet[str] = frozenset()
+    ) -> None:
         """Follow the record.
 
         Args:
             is_staying: look at it before this returns; a command looks meanwhile.
+            wanted: roles to be served; the owner may have granted them since.
         """
         if is_staying:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_LOOK_S):
                     await self.trust.refresh()
-        if self.trust.problem:
+        if self.trust.problem or wanted - self.trust.roles or self._is_left_out:
             await self._renew()
+            await self.trust.refresh()
+        self.trust.subscribe(self._follow_rotation)
         self.trust.refresh_soon()
         self._tasks.start(self.trust.run())
         self._tasks.start(self._keep_renewed())
@@ -101,9 +107,27 @@ class PrivateMode:
         """Answer those who hold an invite of this home, if it is an admin's."""
         if self.trust.is_admin and self._enrolment is None:
             self._enrolment = Enrolment(
-                self._dht, self.homes, self._name, self._identity, await open_store()
+                self._dht,
+                self.homes,
+                self._name,
+                self._identity,
+                await open_store(),
+                on_refused=self._count_invite,
             )
             self._tasks.start(self._listen(self._enrolment))
+
+    def _count_invite(self, why: str) -> None:
+        if self.trust.on_refused is not None:
+            self.trust.on_refused(None, f"invite_{why}")
+
+    @property
+    def _is_left_out(self) -> bool:
+        """Whether a rotated secret was sealed to others only; an admin may have it."""
+        return self.trust.record.generation > self.trust.membership.generation
+
+    def _follow_rotation(self) -> None:
+        if self._is_left_out and not self.trust.problem:
+            self._tasks.start(self._renew())
 
     async def close(self) -> None:
         """Stop; idempotent."""

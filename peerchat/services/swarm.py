@@ -363,8 +363,8 @@ def not_granted(role: Role) -> ApiError:
     """This peer may not serve the role in its private swarm."""
     return ApiError(
         ErrorCode.INVALID_REQUEST,
-        f"This home is not certified as {role.value}: ask for an invite made with "
-        f"--role {role.value}, and join the swarm again.",
+        f"This home is not certified as {role.value}: ask an admin of the swarm to "
+        f"grant it (peerchat swarm grant), or for an invite with --role {role.value}.",
         status=403,
     )
 

@@ -158,8 +158,8 @@ def test_a_member_serves_once_it_is_granted(home, dht: str):
         if one["name"] == "gpu"
     )
     owner.swarm("grant", key[:8], "--role", "processor")
-    assert gpu.fields("renew")["roles"] == ["processor"]
     gpu.serve("processor")
+    assert gpu.fields("show")["roles"] == ["processor"]
     assert asker.command("ask", "hello").stdout.strip()
 
 
