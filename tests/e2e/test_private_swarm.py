@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,12 @@ class Home:
                 **extra,
             },
         )  # fmt: skip
-        running.event("ready")
+        self.metrics_url = running.event("ready")["metrics"][0]
         return running
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(self.metrics_url, timeout=10) as answer:
+            return answer.read().decode()
 
     def ask_again(self, prompt: str) -> None:
         """Both ends follow a rotation within one refresh; until then ask again."""
@@ -139,6 +144,9 @@ def test_an_invite_is_used_once_and_refusals_say_why(home, dht: str, tmp_path: P
     }
     assert states == {"used", "withdrawn"}
     assert late.swarm("list", "--json").stdout == ""
+    counted = owner.metrics()
+    for reason in ("invite_used", "invite_withdrawn"):
+        assert f'reason="{reason}"' in counted
     told = "".join(serving.errors)
     assert line.strip() not in told
 
