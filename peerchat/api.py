@@ -187,7 +187,10 @@ class Finished:
     hops: tuple[Hop, ...] = ()
 
 
-AnswerEvent = Fragment | Progress | ToolCalls | Embeddings | Finished
+AnswerPart = Fragment | ToolCalls | Embeddings
+"""What an answer consists of: once one came, nobody may begin it anew."""
+
+AnswerEvent = AnswerPart | Progress | Finished
 
 
 @dataclass(frozen=True, slots=True)

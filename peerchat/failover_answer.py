@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import AsyncGeneratorType, TracebackType
 from typing import Self, cast
 
-from .api import Answer, AnswerEvent, ApiError, Fragment, Progress
+from .api import Answer, AnswerEvent, AnswerPart, ApiError, Progress
 
 Hops = AsyncGenerator[Answer, ApiError | None]
 """Gives one attempt after the other; is sent the failure of the one before."""
@@ -82,7 +82,7 @@ class FailoverAnswer:
                     yield Progress("retrying")
                 try:
                     async for event in self._current:
-                        has_text = has_text or isinstance(event, Fragment)
+                        has_text = has_text or isinstance(event, AnswerPart)
                         if self._on_event is not None:
                             self._on_event(event)
                         yield event

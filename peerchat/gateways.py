@@ -46,8 +46,6 @@ from .replies import (
 ACCOUNT_TIMEOUT_S = 30.0
 """bcrypt on a busy machine, behind two hops."""
 VERIFY_TIMEOUT_S = 15.0
-EMBED_TIMEOUT_S = 300.0
-"""A model may have to be loaded, and there may be hundreds of texts."""
 PING_TIMEOUT_S = 3.0
 
 GATEWAYS_TRIED_MAX = 6
@@ -228,14 +226,7 @@ class Gateways:
             suffix=suffix,
             deadline_s=deadline_s,
         )
-        answer = FailoverAnswer(
-            request.request_id,
-            self._hops(request, token),
-            self._answers.discard,
-            on_event,
-        )
-        self._answers.add(answer)
-        return answer
+        return self._begin(request, token, on_event)
 
     async def embed(
         self,
@@ -246,10 +237,28 @@ class Gateways:
         dimensions: int | None = None,
     ) -> Embeddings:
         """Make a vector of each text; raises `ApiError`."""
-        data = {"inputs": list(inputs), "model": model, "dimensions": dimensions}
-        given = {key: value for key, value in data.items() if value is not None}
-        reply = await self._call("embed", given, token, EMBED_TIMEOUT_S)
-        return embeddings_of(reply, len(inputs))
+        request = PromptRequest(
+            prompt="",
+            request_id=uuid.uuid4().hex,
+            model=model,
+            inputs=tuple(inputs),
+            dimensions=dimensions,
+        )
+        async with self._begin(request, token) as answer:
+            return await embeddings_of(answer, len(inputs))
+
+    def _begin(
+        self,
+        request: PromptRequest,
+        token: str,
+        on_event: Callable[[AnswerEvent], None] | None = None,
+    ) -> FailoverAnswer:
+        hops = self._hops(request, token)
+        answer = FailoverAnswer(
+            request.request_id, hops, self._answers.discard, on_event
+        )
+        self._answers.add(answer)
+        return answer
 
     async def peers(self) -> list[PeerView]:
         """Look every role up and ping who is found; in order of role and time."""

@@ -6,12 +6,11 @@ is missing or of the wrong type gets a harmless value, and all text is made iner
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 
-from .api import ApiError, Embeddings, ErrorCode, ModelInfo, RateLimit
+from .api import AnswerEvent, ApiError, Embeddings, ErrorCode, ModelInfo, RateLimit
 from .sanitize import display_line
 
 HANDLER_ERROR = "[HRPC_ERR]="
@@ -142,27 +141,21 @@ def ping_of(reply: Mapping[str, object]) -> PingReply:
     )
 
 
-def embeddings_of(reply: Mapping[str, object], count: int) -> Embeddings:
+async def embeddings_of(answer: AsyncIterable[AnswerEvent], count: int) -> Embeddings:
     """The vectors of an answer; raises `ApiError` when there are not ``count``."""
-    listed = reply.get("embeddings")
-    vectors = [_vector(item) for item in listed] if isinstance(listed, list) else []
-    if len(vectors) != count or not all(vectors):
+    vectors: list[bytes] = []
+    model, tokens = "", None
+    async for event in answer:
+        if isinstance(event, Embeddings):
+            vectors += event.vectors
+            model, tokens = event.model, event.prompt_tokens
+    if len(vectors) != count:
         raise ApiError(
             ErrorCode.ENGINE_FAILED,
             "The processor gave something else than one vector for each text.",
             status=502,
         )
-    tokens = count_of(reply.get("promptTokens"))
-    return Embeddings(text_of(reply.get("model")), tuple(vectors), tokens)
-
-
-def _vector(item: object) -> bytes:
-    """float32, little-endian; empty when it is no vector."""
-    try:
-        vector = base64.b64decode(item, validate=True) if isinstance(item, str) else b""
-    except ValueError:
-        return b""
-    return b"" if len(vector) % 4 else vector
+    return Embeddings(model, tuple(vectors), tokens)
 
 
 def _model(item: object, engine: str) -> ModelInfo | None:

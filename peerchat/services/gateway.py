@@ -44,13 +44,13 @@ from .messages import (
     PromptReply,
     RateLimitInfo,
     Refusal,
-    check_prompt,
     convert_untrusted,
     decode_envelope_untrusted,
     limit_reply_of,
     refusal_of,
 )
 from .metrics import RoleMetrics
+from .prompt_requests import check_request
 from .prompt_stream import Caller
 from .relay import Relay
 from .router import Router
@@ -187,7 +187,7 @@ class GatewayRole:
         request = _with_id(request)
         with self.metrics.request("processPrompt") as counted:
             claims = self._claims(caller.token)
-            check_prompt(request.prompt, self._prompt_bytes_max)
+            check_request(request, self._prompt_bytes_max)
             admission = await self._admit(claims.email)
             relay = Relay(self._swarm, self.router, self._user(claims.email))
             began_s = time.monotonic()

@@ -22,6 +22,7 @@ import msgspec
 from peerchat.api import (
     AnswerEvent,
     ApiError,
+    EmbedRequest,
     ErrorCode,
     Finished,
     Fragment,
@@ -29,6 +30,7 @@ from peerchat.api import (
     Progress,
     PromptRequest,
     Role,
+    Usage,
 )
 from peerchat.sanitize import display_line
 from peerchat.settings import Settings
@@ -40,10 +42,10 @@ from .messages import (
     PingReply,
     PromptData,
     PromptFailure,
-    check_prompt,
     decode_untrusted,
 )
 from .metrics import RoleMetrics
+from .prompt_requests import check_request
 from .prompt_stream import Caller, PromptHandler
 from .service import Method
 
@@ -179,15 +181,16 @@ class ProcessorRole:
             ApiError: BUSY when the queue is full, or the engine's failure.
         """
         began_s = time.monotonic()
-        check_prompt(request.prompt, self._prompt_bytes_max)
+        check_request(request, self._prompt_bytes_max)
         with self.metrics.request("answer") as counted:
             ticket = self._admission.enter(caller.peer, caller.user)
             try:
                 async for progress in self._wait_for_slot(ticket):
                     yield progress
+                queue_s = time.monotonic() - began_s
                 yield Progress("serving", peer=self._key, model=request.model or "")
                 is_first = True
-                async with aclosing(self._engine.stream(request)) as events:
+                async with aclosing(self._run(request)) as events:
                     async for event in events:
                         if is_first and isinstance(event, Fragment):
                             is_first = False
@@ -195,7 +198,7 @@ class ProcessorRole:
                         if isinstance(event, Finished):
                             # Who has the end reads no further: no cancel.
                             counted.outcome = "ok"
-                        yield self._counted(event)
+                        yield self._counted(event, queue_s)
             finally:
                 ticket.leave()
 
@@ -262,11 +265,34 @@ class ProcessorRole:
                         )
         raise ApiError(ErrorCode.ENGINE_FAILED, "The answer broke off.", status=502)
 
-    def _counted(self, event: AnswerEvent) -> AnswerEvent:
+    async def _run(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
+        """What the engine gives: an answer, or vectors for texts."""
+        if not request.inputs:
+            async with aclosing(self._engine.stream(request)) as events:
+                async for event in events:
+                    yield event
+            return
+        began_s = time.monotonic()
+        got = await self._engine.embed(
+            EmbedRequest(
+                request.inputs, request.request_id, request.model, request.dimensions
+            )
+        )
+        yield got
+        usage = Usage(
+            model=got.model,
+            peer="",
+            finish_reason="stop",
+            duration_s=time.monotonic() - began_s,
+            prompt_tokens=got.prompt_tokens,
+        )
+        yield Finished(usage, request.request_id)
+
+    def _counted(self, event: AnswerEvent, queue_s: float) -> AnswerEvent:
         """The event as it goes out: the end says who gave the answer."""
         if not isinstance(event, Finished):
             return event
-        usage = replace(event.usage, peer=self._key)
+        usage = replace(event.usage, peer=self._key, queue_s=queue_s)
         self.metrics.tokens(usage.prompt_tokens, kind="prompt")
         self.metrics.tokens(usage.answer_tokens)
         return replace(event, usage=usage)
@@ -279,13 +305,24 @@ class ProcessorRole:
             before = self._health
             self._health = await self._engine.health()
             try:
-                self._models = tuple(await self._engine.models())
+                self._models = await self._served()
             except ApiError:
                 self._models = ()
             self._looked_at_s = time.monotonic()
         if before.is_up != self._health.is_up:
             level = logging.INFO if self._health.is_up else logging.WARNING
             log.log(level, "engine %s: %s", self._engine.name, self._health.detail)
+
+    async def _served(self) -> tuple[ModelInfo, ...]:
+        """Models that chat, then those that only give vectors."""
+        models = list(await self._engine.models())
+        names = {model.name for model in models}
+        models += [
+            ModelInfo(name, self._engine.name)
+            for name in await self._engine.embedders()
+            if name not in names
+        ]
+        return tuple(models)
 
 
 def _too_long() -> ApiError:
