@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from peerchat.api import Role
 from peerchat.net.driver.connection import Connection
@@ -76,6 +77,39 @@ class Admitting(Protocol):
     def remove_gate(self, gate: Gate) -> None: ...
 
 
+class Gates:
+    """The gates of all open connections of one side.
+
+    Args:
+        trust: says who is admitted.
+        role: what this end serves; None when it is the asking one.
+    """
+
+    def __init__(self, trust: Admitting, role: Role | None = None) -> None:
+        self._trust = trust
+        self._role = role
+        self._gates: WeakKeyDictionary[Connection, Gate] = WeakKeyDictionary()
+
+    def __len__(self) -> int:
+        return len(self._gates)
+
+    def open(
+        self,
+        connection: Connection,
+        on_admitted: Callable[[Credentials], None] | None = None,
+    ) -> None:
+        """Make the gate of a new connection, before anything of it is handled."""
+        self._gates[connection] = Gate(
+            self._trust, connection, role=self._role, on_admitted=on_admitted
+        )
+
+    async def admitted(
+        self, connection: Connection, role: Role | None = None
+    ) -> Credentials:
+        """Wait for the decision; see `Gate.admitted`."""
+        return await self._gates[connection].admitted(role)
+
+
 class Gate:
     """Decides once over one connection, and again whenever the swarm record changes.
 
@@ -94,11 +128,13 @@ class Gate:
         role: Role | None = None,
         on_admitted: Callable[[Credentials], None] | None = None,
     ) -> None:
-        self.connection = connection
         self.credentials: Credentials | None = None
         """Set once the peer is admitted."""
         self._trust = trust
         self._role = role
+        self._key = connection.remote_public_key
+        self._connection: Connection | None = connection
+        """None once it is closed: a gate must not keep it alive."""
         self._on_admitted = on_admitted
         self._refusal: TrustRefused | None = None
         self._is_decided = asyncio.Event()
@@ -143,36 +179,39 @@ class Gate:
             self._refuse(error)
 
     def _decide(self, hello: bytes | None) -> None:
-        if self._is_decided.is_set():
+        if self._is_decided.is_set() or self._connection is None:
             return
         try:
-            credentials = self._trust.admit(self.connection, hello)
+            credentials = self._trust.admit(self._connection, hello)
         except TrustRefused as error:
             self._refuse(error)
             return
         self.credentials = credentials
         self._settle()
-        if self._on_admitted is not None:
-            self._on_admitted(credentials)
+        tell, self._on_admitted = self._on_admitted, None
+        if tell is not None:
+            tell(credentials)
 
     def _refuse(self, error: TrustRefused) -> None:
         self._refusal = error
-        self._trust.note_refusal(self.connection.remote_public_key, error, self._role)
+        self._trust.note_refusal(self._key, error, self._role)
         self._settle()
-        self.connection.destroy(ConnectionLost("not admitted"))
+        if self._connection is not None:
+            self._connection.destroy(ConnectionLost("not admitted"))
 
     def _channel_closed(self, _is_remote: bool) -> None:
         """The peer rejected the channel, as one does that does not know it."""
-        if not self.connection.is_closed:
+        if self._connection is not None and not self._connection.is_closed:
             self._decide(None)
 
     def _connection_closed(self) -> None:
         self._trust.remove_gate(self)
+        self._connection = self._on_admitted = None
         if self._is_decided.is_set():
             return
         self._settle()
         error = TrustRefused(RefusalReason.NO_PROOF)
-        self._trust.note_refusal(self.connection.remote_public_key, error, self._role)
+        self._trust.note_refusal(self._key, error, self._role)
 
     def _time_out(self) -> None:
         if not self._is_decided.is_set():

@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from peerchat.api import Role
 from peerchat.net.crypto.primitives import KeyPair
-from peerchat.net.driver.connection import Connection
 from peerchat.net.errors import ConnectFailed, RequestTimeout
 from peerchat.net.identity import PublicKey
 from peerchat.net.rpc.client import RpcClient
 from peerchat.net.rpc.session import RpcSession
 
 from .dht_face import Dht
-from .gate import Gate
+from .gate import Gates
 from .prompt_stream import PromptStreamClient
 
 if TYPE_CHECKING:
@@ -44,16 +42,14 @@ class PeerSessions:
 
     def __init__(self, dht: Dht, key_pair: KeyPair, trust: Trust | None) -> None:
         self._trust = trust
-        self._gates: WeakKeyDictionary[Connection, Gate] = WeakKeyDictionary()
+        self._gates = Gates(trust) if trust else None
         self._rpc = RpcClient(
             dht,
             key_pair=key_pair,
             capability=trust.capability if trust else None,
-            on_connection=self._connected if trust else None,
+            on_connection=None if self._gates is None else self._gates.open,
         )
-        self._streams: WeakKeyDictionary[RpcSession, PromptStreamClient] = (
-            WeakKeyDictionary()
-        )
+        self._streams: dict[RpcSession, PromptStreamClient] = {}
         self._proven: OrderedDict[PublicKey, None] = OrderedDict()
 
     def is_proven(self, key: PublicKey) -> bool:
@@ -92,6 +88,7 @@ class PeerSessions:
         stream = self._streams.get(session)
         if stream is None:
             stream = self._streams[session] = PromptStreamClient(session)
+            session.connection.add_close_callback(lambda: self._forget(session))
         return stream
 
     async def close(self) -> None:
@@ -100,22 +97,20 @@ class PeerSessions:
 
     async def _admitted(self, key: PublicKey, role: Role) -> RpcSession:
         session = await self._rpc.session(key, hold=True)
-        gate = self._gates.get(session.connection)
-        if gate is not None:
+        if self._gates is not None:
             try:
-                await gate.admitted(role)
+                await self._gates.admitted(session.connection, role)
             except BaseException:
                 session.release()
                 raise
             self._note_proven(key)
         return session
 
+    def _forget(self, session: RpcSession) -> None:
+        self._streams.pop(session, None)
+
     def _note_proven(self, key: PublicKey) -> None:
         self._proven[key] = None
         self._proven.move_to_end(key)
         while len(self._proven) > PROVEN_MAX:
             self._proven.popitem(last=False)
-
-    def _connected(self, connection: Connection) -> None:
-        assert self._trust is not None
-        self._gates[connection] = Gate(self._trust, connection)

@@ -13,7 +13,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.net.crypto.primitives import KeyPair
@@ -26,7 +25,7 @@ from peerchat.settings import PROMPT_BYTES_MAX
 from peerchat.trust.errors import RefusalReason, TrustRefused
 
 from .dht_face import Dht
-from .gate import Credentials, Gate
+from .gate import Credentials, Gates, NotAdmitted
 from .messages import encode, thrown
 from .prompt_stream import PromptHandler, PromptStreamServer
 from .tasks import Tasks
@@ -46,6 +45,9 @@ finds its way back soon when the node that knew us was restarted."""
 
 PING = "ping"
 """The one method that every member may call of every role."""
+
+BETWEEN_GATEWAYS = frozenset({"limitAdmit", "limitStatus", "limitTakeBack"})
+"""Methods of gateways that no other member may call."""
 
 RENEW_RETRY_S = 5.0
 RENEW_RETRY_MAX_S = 60.0
@@ -67,6 +69,7 @@ class Service:
         prompts: PromptHandler | None,
         prompt_bytes_max: int = PROMPT_BYTES_MAX,
         trust: Trust | None = None,
+        attach: Callable[[Connection], None] | None = None,
     ) -> None:
         self.role = role
         self.public_key: PublicKey = key_pair.public_key
@@ -78,8 +81,9 @@ class Service:
             if prompts is None
             else PromptStreamServer(prompts, prompt_bytes_max=prompt_bytes_max)
         )
+        self._attach_more = attach
         self._trust = trust
-        self._gates: WeakKeyDictionary[Connection, Gate] = WeakKeyDictionary()
+        self._gates = Gates(trust, role) if trust else None
         self._server = RpcServer(
             dht,
             on_connection=self._connected,
@@ -158,7 +162,7 @@ class Service:
         await self._server.close()
 
     def _connected(self, connection: Connection) -> None:
-        if self._trust is None:
+        if self._gates is None:
             self._attach(connection)
             return
 
@@ -166,12 +170,13 @@ class Service:
             if credentials.may_ask(self.role):
                 self._attach(connection)
 
-        gate = Gate(self._trust, connection, role=self.role, on_admitted=admitted)
-        self._gates[connection] = gate
+        self._gates.open(connection, admitted)
 
     def _attach(self, connection: Connection) -> None:
         if self._prompts is not None:
             self._prompts.attach(connection)
+        if self._attach_more is not None:
+            self._attach_more(connection)
 
     def _is_refused(self, key: PublicKey, _payload: object) -> bool:
         """Asked before a handshake is answered."""
@@ -183,10 +188,13 @@ class Service:
 
     async def _check_caller(self, connection: Connection, name: str) -> None:
         """Wait until the gate is open; raises ApiError for what is not the caller's."""
-        gate = self._gates.get(connection)
-        if gate is None:
+        if self._gates is None:
             return
-        credentials = await gate.admitted()
+        credentials = await self._gates.admitted(connection)
+        if name in BETWEEN_GATEWAYS and not credentials.may_ask(Role.PROCESSOR):
+            raise ApiError(
+                ErrorCode.UNAUTHORIZED, f"Only gateways may call {name}.", status=403
+            )
         if name != PING and not credentials.may_ask(self.role):
             raise ApiError(
                 ErrorCode.UNAUTHORIZED,
@@ -203,7 +211,7 @@ class Service:
                 if self._is_draining:
                     raise stopping()
                 return encode(await method(body, session.remote_public_key.hex()))
-            except ApiError as error:
+            except (ApiError, NotAdmitted) as error:
                 return thrown(error)
             except Exception as error:
                 logger.exception("%s: method %s failed", self.role, name)

@@ -45,6 +45,8 @@ REFRESH_GAP_S = 5.0
 """Between two looks at the record when peers fail checks: a stranger who knocks makes
 this peer ask the DHT no more often."""
 
+LOG_GAP_S = 1.0
+
 ROLLBACK = "rollback"
 """Counted like a reason to refuse a peer: somebody shows an older record."""
 
@@ -84,6 +86,7 @@ class Trust:
         self._refresh_s = refresh_s
         self._now_s = now_s
         self._gates: set[Gate] = set()
+        self._logged_s: dict[RefusalReason, float] = {}
         self._listeners: list[Callable[[], None]] = []
         self._refreshing = asyncio.Lock()
         self._is_wanted = asyncio.Event()
@@ -128,9 +131,7 @@ class Trust:
         if self.chain is None:
             return f"This home has no usable certificate of {name}: join it again."
         try:
-            check_still_holds(
-                self.chain, now_s=self._now_s(), revocations=self.record
-            )
+            check_still_holds(self.chain, now_s=self._now_s(), revocations=self.record)
         except TrustRefused as error:
             match error.reason:
                 case RefusalReason.REVOKED:
@@ -212,7 +213,7 @@ class Trust:
         self.refresh_soon()
         if role is None and error.reason is RefusalReason.NO_PROOF:
             return  # it went away, or does not admit us: its matter
-        logger.info("refused %s…: %s", key.hex()[:16], error.message)
+        self._log_refusal(key, error)
         self._count(role, error.reason.value)
 
     def add_gate(self, gate: Gate) -> None:
@@ -259,6 +260,15 @@ class Trust:
             now_s=self._now_s(),
             revocations=self.record,
         )
+
+    def _log_refusal(self, key: PublicKey, error: TrustRefused) -> None:
+        """At most a line a second and reason: who knocks must not fill the log."""
+        now_s = time.monotonic()
+        last_s = self._logged_s.get(error.reason, float("-inf"))
+        level = logging.INFO if now_s - last_s >= LOG_GAP_S else logging.DEBUG
+        if level == logging.INFO:
+            self._logged_s[error.reason] = now_s
+        logger.log(level, "refused %s…: %s", key.hex()[:16], error.message)
 
     def _count(self, role: Role | None, reason: str) -> None:
         self.refusals[reason] += 1

@@ -1,6 +1,7 @@
 """Who gets into a private swarm, on real connections in memory."""
 
 import asyncio
+import gc
 import logging
 
 import pytest
@@ -16,7 +17,7 @@ from peerchat.services.identity import Identity
 from peerchat.services.swarm import Swarm
 from peerchat.trust.certificate import encode_chain
 from peerchat.trust.keys import capability_of, topic_of
-from tests.unit.private_world import SERVING, PrivateWorld, prompt, read
+from tests.unit.trust_world import SERVING, PrivateWorld, prompt, read
 
 ROLES = [Role.AUTH, Role.GATEWAY, Role.PROCESSOR]
 
@@ -292,6 +293,29 @@ async def test_requests_wait_for_the_gate(world):
     await rpc.close()
 
 
+async def test_nothing_is_kept_of_connections_that_are_gone(world):
+    serving, asking = world.member(SERVING), world.member()
+    service = await serving.serve(Role.GATEWAY)
+    assert await read(asking.swarm.ask(serving.key(Role.GATEWAY), prompt("a"))) == "a "
+    sessions = asking.swarm._sessions
+    assert (len(service._gates), len(sessions._gates), len(sessions._streams)) == (
+        1,
+        1,
+        1,
+    )
+    assert len(serving.trust._gates) == 1
+    asking.dht.cut_off()
+    await until(lambda: not serving.trust._gates)
+    await until(lambda: not asking.trust._gates)
+    await until(lambda: not service.connections)
+
+    def is_forgotten():
+        gc.collect()
+        return not (service._gates or sessions._gates or sessions._streams)
+
+    await until(is_forgotten)
+
+
 # Node.js workers: no channel of ours, a capability, a grant in the record
 
 
@@ -366,8 +390,8 @@ async def test_an_open_swarm_has_no_gate(world, monkeypatch):
     def never(*_args, **_more):
         raise AssertionError("a gate in an open swarm")
 
-    monkeypatch.setattr("peerchat.services.service.Gate", never)
-    monkeypatch.setattr("peerchat.services.peer_sessions.Gate", never)
+    monkeypatch.setattr("peerchat.services.service.Gates", never)
+    monkeypatch.setattr("peerchat.services.peer_sessions.Gates", never)
     serving = Swarm(world.dht(), Identity(b"a" * 32))
     asking = Swarm(world.dht(), Identity(b"b" * 32))
 

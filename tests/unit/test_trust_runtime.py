@@ -12,8 +12,8 @@ from peerchat.net.errors import ConnectFailed, PeerRefused
 from peerchat.net.hyperdht.mutable import sign_mutable
 from peerchat.services import swarm_follower
 from peerchat.trust.keys import fingerprint_of, topic_of
-from tests.unit.private_world import SERVING, PrivateWorld, prompt, read
 from tests.unit.test_gate import call, until
+from tests.unit.trust_world import SERVING, PrivateWorld, prompt, read
 
 
 @pytest.fixture
