@@ -1,10 +1,19 @@
 // What the workers of the Node.js backend share: a DHT node, an RPC server announced
-// under a plain topic, JSON in and out, errors as "[HRPC_ERR]=message".
+// under a topic, JSON in and out, errors as "[HRPC_ERR]=message". In a private swarm
+// topics are keyed and connections need a capability, as @tetherto/hp-svc-facs-net does it.
 const crypto = require('crypto')
 const DHT = require('hyperdht')
 const RPC = require('@hyperswarm/rpc')
 
-const topicOf = name => DHT.hash(Buffer.from(name))
+const fromEnv = name => process.env[name] ? Buffer.from(process.env[name], 'hex') : null
+const topicKey = fromEnv('SWARM_TOPIC_KEY')
+const capability = fromEnv('SWARM_CAPABILITY')
+
+function topicOf (name) {
+  const topic = Buffer.from(name, 'utf-8')
+  return DHT.hash(topicKey ? crypto.createHmac('sha256', topicKey).update(topic).digest() : topic)
+}
+
 const say = message => console.log(JSON.stringify(message))
 const secret = () => process.env.JWT_SECRET || 'test-secret'
 const b64 = value => Buffer.from(JSON.stringify(value)).toString('base64url')
@@ -30,7 +39,7 @@ async function open () {
 
 async function serve (topic, methods) {
   const { dht, rpc } = await open()
-  const server = rpc.createServer()
+  const server = rpc.createServer(capability ? { capability } : {})
   for (const [name, handler] of Object.entries(methods)) {
     server.respond(name, async raw => {
       try {
