@@ -269,6 +269,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("roles", _roles, "--role", ("PEERCHAT_ROLES",)),
     Option("http_host", _host, "--http-host", ("PEERCHAT_HTTP_HOST",)),
     Option("http_port", _PORT, "--http-port", ("PEERCHAT_HTTP_PORT", "PORT")),
+    Option("ollama_port", _PORT, "--ollama-port", ("PEERCHAT_OLLAMA_PORT",)),
     Option("metrics_host", _host, "--metrics-host", ("PEERCHAT_METRICS_HOST",)),
     Option("metrics_port", _PORT, "--metrics-port", ("PEERCHAT_METRICS_PORT",)),
     Option("engine", _text, "--engine", ("PEERCHAT_ENGINE",)),

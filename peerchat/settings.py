@@ -82,6 +82,9 @@ class Settings:
     roles: frozenset[Role] = field(default_factory=frozenset)
     http_host: str = "127.0.0.1"
     http_port: int = 3000
+    ollama_port: int | None = None
+    """Ollama's API on a port of its own, where callers of this machine need no token
+    as long as ``http_host`` is loopback; None: only on the bridge's."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     engine: str = "auto"

@@ -97,6 +97,8 @@ async def check_ports(settings: Settings) -> Sequence[Finding]:
     one = settings.metrics_port
     ports = sorted(ROLE_PORTS.values()) if one is None else [one]
     found = [_port("http", settings.http_host, settings.http_port, "--http-port")]
+    if (port := settings.ollama_port) is not None:
+        found.append(_port("ollama api", settings.http_host, port, "--ollama-port"))
     host = settings.metrics_host
     found += [_port("metrics", host, port, "--metrics-port") for port in ports]
     return found

@@ -111,6 +111,12 @@ def serve(
     http_port: Annotated[
         int | None, typer.Option(help="3000", min=0, max=65535)
     ] = None,
+    ollama_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Ollama's API on a port of its own, such as 11434.", min=0, max=65535
+        ),
+    ] = None,
     metrics_host: Annotated[str | None, typer.Option(help="127.0.0.1")] = None,
     metrics_port: Annotated[
         int | None,
@@ -141,6 +147,7 @@ def serve(
         roles=_roles(call, role),
         http_host=http_host,
         http_port=http_port,
+        ollama_port=ollama_port,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
         engine=engine,

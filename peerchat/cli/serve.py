@@ -32,6 +32,7 @@ async def run_serve(settings: Settings, call: Invocation) -> None:
                         if role in settings.roles
                     },
                     "http": runtime.http or None,
+                    "ollama": runtime.ollama or None,
                     "metrics": list(runtime.metrics_urls),
                     "dht": str(runtime.dht.address),
                 }

@@ -83,6 +83,8 @@ class NodeRuntime:
         """The engine of this process and why it was chosen."""
         self.http = ""
         """Where the bridge of this process serves."""
+        self.ollama = ""
+        """Where it serves Ollama's clients, if it has a port for them."""
         self.metrics_urls: Sequence[str] = ()
         self.metrics: dict[Role, RoleMetrics] = {}
         self._on_change = on_change
@@ -178,10 +180,13 @@ class NodeRuntime:
                 "The local account exists only without a swarm: log in, or register.",
                 status=400,
             )
-        secret = await (await self._open_store()).secret(SECRET_NAME)
-        token = TokenIssuer(secret).issue(LOCAL_EMAIL)
+        token = await self._local_token()
         self.client.adopt(Session(LOCAL_EMAIL, token, is_local=True))
         return Account(LOCAL_EMAIL, is_local=True)
+
+    async def _local_token(self) -> str:
+        secret = await (await self._open_store()).secret(SECRET_NAME)
+        return TokenIssuer(secret).issue(LOCAL_EMAIL)
 
     async def _start(self) -> None:
         for line in prepare_home(self.settings.home):
@@ -279,6 +284,7 @@ class NodeRuntime:
         await self._supervisor.start(built)
         bridge = built.get(Role.BRIDGE)
         self.http = str(getattr(bridge, "url", ""))
+        self.ollama = str(getattr(bridge, "ollama_url", ""))
 
     def _wanted_roles(self) -> frozenset[Role]:
         if self.is_serving:
@@ -322,9 +328,16 @@ class NodeRuntime:
         )
 
     def _build_bridge(self) -> RunnableRole:
+        from .bridge.own_account import OwnAccount
         from .bridge.role import BridgeRole
 
-        return BridgeRole(self.settings, self.gateways, self.metrics[Role.BRIDGE])
+        is_solo = self.settings.is_solo
+        return BridgeRole(
+            self.settings,
+            self.gateways,
+            self.metrics[Role.BRIDGE],
+            OwnAccount(self.settings, self._local_token if is_solo else None),
+        )
 
     # The client
 

@@ -58,6 +58,7 @@ PRECEDENCE = [
     ("http_host", "::1", "PEERCHAT_HTTP_HOST", "b", 'http_host = "c"', "::1", "b", "c"),
     ("http_port", 1, "PORT", "2", "http_port = 3", 1, 2, 3),
     ("http_port", 1, "PEERCHAT_HTTP_PORT", "2", "http_port = 3", 1, 2, 3),
+    ("ollama_port", 1, "PEERCHAT_OLLAMA_PORT", "2", "ollama_port = 3", 1, 2, 3),
     ("metrics_host", "a", "PEERCHAT_METRICS_HOST", "b", 'metrics_host="c"', *"abc"),
     ("metrics_port", 1, "PEERCHAT_METRICS_PORT", "2", "metrics_port = 3", 1, 2, 3),
     ("engine", "a", "PEERCHAT_ENGINE", "b", 'engine = "c"', "a", "b", "c"),

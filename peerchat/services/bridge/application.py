@@ -1,5 +1,5 @@
 """Puts the paths behind the guard: every request is stamped, counted and logged, and
-every failure becomes a JSON body.
+every failure becomes a body in the manner of its API.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -19,19 +20,26 @@ from peerchat.sanitize import display_line
 from peerchat.services.metrics import RequestMetric, RoleMetrics
 from peerchat.settings import Settings
 
+from .answering import Answering
+from .callers import Account, Callers
 from .documents import CONTENT_SECURITY_POLICY, docs_page, openapi
-from .errors import api_error_response, error_body
 from .exchange import Exchange, exchange
+from .failures import api_failure, http_failure
 from .guard import Guard
 from .handlers import Handlers
-from .operations import OPERATIONS, Operation
+from .ollama_handlers import OllamaHandlers
+from .openai_handlers import OpenAiHandlers
+from .operation import Api, Operation
+from .operations import OPERATIONS, api_of
+from .swarm_models import SwarmModels
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_BYTES_MAX = 1024 * 1024
-"""A larger body gets 413; the longest prompt takes a quarter of it, unescaped."""
+"""A larger body gets 413; the longest prompt takes a quarter of it, unescaped. Where a
+body may hold images, `answering.BODY_BYTES_MAX` counts."""
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -39,22 +47,49 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_BY_PATH: dict[str, Operation] = {each.path: each for each in OPERATIONS}
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What one port serves, and to whom."""
+
+    apis: frozenset[Api] = frozenset(Api)
+    own: Account | None = None
+    """For callers of this machine who have no token."""
+    manners: Api | None = None
+    """Of what nobody serves; None: by its path."""
+
+
+MAIN = Listener()
 
 
 def make_application(
-    settings: Settings, gateways: Gateways, metrics: RoleMetrics
+    settings: Settings,
+    gateways: Gateways,
+    metrics: RoleMetrics,
+    listener: Listener = MAIN,
 ) -> web.Application:
     """Make the bridge's application; it starts nothing and owns nothing."""
-    front = _Front(Guard(settings), metrics)
+    front = _Front(Guard(settings), metrics, listener)
     app = web.Application(
         client_max_size=BODY_BYTES_MAX, middlewares=[front.middleware]
     )
-    handlers = Handlers(settings, gateways, metrics)
+    models = SwarmModels(gateways)
+    answering = Answering(settings, gateways, metrics, Callers(listener.own))
+    handlers = {
+        Api.BRIDGE: Handlers(settings, gateways, metrics, models),
+        Api.OPENAI: OpenAiHandlers(answering, models),
+        Api.OLLAMA: OllamaHandlers(answering, models),
+    }
     documents: dict[str, Handler] = {"openapi": _openapi, "docs": _docs}
     for operation in OPERATIONS:
-        handler = documents.get(operation.name) or getattr(handlers, operation.name)
-        app.router.add_route(operation.method, operation.path, handler)
+        if operation.api not in listener.apis:
+            continue
+        name = operation.handler or operation.name
+        handler = documents.get(name) or getattr(handlers[operation.api], name)
+        path = operation.path.replace("{model}", "{model:.+}")
+        app.router.add_route(operation.method, path, handler)
+        if operation.has_head:
+            app.router.add_route("HEAD", path, handler)
     return app
 
 
@@ -70,12 +105,27 @@ async def _docs(request: web.Request) -> web.StreamResponse:
     )
 
 
+_BY_ROUTE: dict[tuple[str, str], Operation] = {
+    (each.method, each.path): each for each in OPERATIONS
+}
+_BY_PATH: dict[str, Operation] = {each.path: each for each in OPERATIONS}
+
+
+def _operation(request: web.Request) -> Operation | None:
+    """What is asked for; also for a method that its path does not take."""
+    resource = request.match_info.route.resource
+    path = resource.canonical if resource is not None else request.path
+    method = "GET" if request.method == "HEAD" else request.method
+    return _BY_ROUTE.get((method, path)) or _BY_PATH.get(path)
+
+
 class _Front:
     """What happens around every request."""
 
-    def __init__(self, guard: Guard, metrics: RoleMetrics) -> None:
+    def __init__(self, guard: Guard, metrics: RoleMetrics, listener: Listener) -> None:
         self._guard = guard
         self._metrics = metrics
+        self._listener = listener
 
         @web.middleware
         async def middleware(
@@ -88,7 +138,9 @@ class _Front:
     async def _around(
         self, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        operation = _BY_PATH.get(request.path)
+        operation = _operation(request)
+        if operation is not None and operation.api not in self._listener.apis:
+            operation = None
         name = operation.name if operation is not None else "unknown"
         identifier = uuid.uuid4().hex
         current = Exchange({**SECURITY_HEADERS, "X-Request-Id": identifier})
@@ -103,7 +155,7 @@ class _Front:
             logger.info(
                 "%s %s %d %.3f s from %s",
                 request.method if operation else display_line(request.method, 20),
-                request.path if operation else display_line(request.path, 80),
+                display_line(request.path, 80),
                 response.status,
                 time.monotonic() - started_s,
                 self._guard.client_address(request),
@@ -117,6 +169,8 @@ class _Front:
         operation: Operation | None,
         metric: RequestMetric,
     ) -> web.StreamResponse:
+        api = operation.api if operation else self._listener.manners
+        api = api or api_of(request.path)
         is_node_path = operation is not None and operation.is_node_path
         try:
             if why := self._guard.refusal(request):
@@ -132,10 +186,10 @@ class _Front:
             metric.outcome = error.code.value
             if error.code is ErrorCode.RATE_LIMITED:
                 self._metrics.limited()
-            return api_error_response(error, is_node_path=is_node_path)
+            return api_failure(error, api, is_node_path=is_node_path)
         except web.HTTPException as error:
             metric.outcome = ErrorCode.INVALID_REQUEST.value
-            return _http_error(error, is_node_path=is_node_path)
+            return http_failure(error, api, is_node_path=is_node_path)
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -146,21 +200,4 @@ class _Front:
                 "The bridge failed; its error log says why.",
                 status=500,
             )
-            return api_error_response(unforeseen, is_node_path=is_node_path)
-
-
-_HTTP_WORDS = {
-    404: ("not_found", "There is no such path; GET /docs lists those that exist."),
-    405: ("method_not_allowed", "This path does not take that method; see Allow."),
-    413: ("too_large", f"The body is over {BODY_BYTES_MAX} bytes; send less."),
-}
-
-
-def _http_error(error: web.HTTPException, *, is_node_path: bool) -> web.Response:
-    """What aiohttp itself refused, as JSON."""
-    code, words = _HTTP_WORDS.get(
-        error.status, (ErrorCode.INVALID_REQUEST.value, "The request is malformed.")
-    )
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    body = error_body(error.status, code, words, is_node_path=is_node_path)
-    return web.json_response(body, status=error.status, headers=headers)
+            return api_failure(unforeseen, api, is_node_path=is_node_path)

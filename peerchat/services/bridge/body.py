@@ -18,10 +18,18 @@ BODY_TIMEOUT_S = 30.0
 """For a whole body: a mebibyte passes the slowest line in that time."""
 
 
-async def json_body(request: web.Request) -> Mapping[str, object]:
-    """Read the body as a JSON object; raises `ApiError` for everything else."""
+async def json_body(
+    request: web.Request, *, bytes_max: int | None = None
+) -> Mapping[str, object]:
+    """Read the body as a JSON object; raises `ApiError` for everything else.
+
+    Args:
+        request: whose.
+        bytes_max: longest body; None: the application's limit.
+    """
     try:
-        body: object = msgspec.json.decode(await _read(request))
+        data = await _read(request, bytes_max or request.client_max_size)
+        body: object = msgspec.json.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise invalid("The body must be valid JSON in UTF-8.") from None
     if not isinstance(body, dict):
@@ -29,13 +37,18 @@ async def json_body(request: web.Request) -> Mapping[str, object]:
     return body
 
 
-async def _read(request: web.Request) -> bytes:
-    most, announced = request.client_max_size, request.content_length or 0
+async def _read(request: web.Request, most: int) -> bytes:
+    announced = request.content_length or 0
     if announced > most:
-        raise web.HTTPRequestEntityTooLarge(most, announced)
+        raise _too_large(most)
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await request.read()
+            async for part in request.content.iter_any():
+                body += part
+                if len(body) > most:
+                    raise _too_large(most)
+            return bytes(body)
     except TimeoutError:
         raise ApiError(
             ErrorCode.TIMEOUT,
@@ -44,6 +57,11 @@ async def _read(request: web.Request) -> bytes:
         ) from None
     except (HttpProcessingError, web.RequestPayloadError):
         raise invalid("The body is not encoded as its headers say.") from None
+
+
+def _too_large(most: int) -> web.HTTPException:
+    text = f"The body is over {most} bytes; send less."
+    return web.HTTPRequestEntityTooLarge(most, most, text=text)
 
 
 class NoCallersFaults(logging.Filter):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from importlib.metadata import version
 
-from .operations import FAILURES, OPERATIONS, SCHEMAS, Operation
+from .operation import Api, Operation
+from .operations import FAILURES, OPERATIONS, SCHEMAS
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """The page needs nothing but its own style."""
@@ -55,6 +56,17 @@ def _described(operation: Operation) -> dict[str, object]:
     }
     if operation.details:
         described["description"] = operation.details
+    if operation.parameters:
+        described["parameters"] = [
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "description": what,
+                "schema": {"type": "string", "minLength": 1},
+            }
+            for name, what in operation.parameters.items()
+        ]
     if operation.needs_token:
         described["security"] = [{"token": []}]
     if operation.body:
@@ -68,21 +80,32 @@ def _described(operation: Operation) -> dict[str, object]:
 def _responses(operation: Operation) -> dict[str, object]:
     schema = _ref(operation.answer) if operation.answer else {"type": "string"}
     content: dict[str, object] = {operation.content_type: {"schema": schema}}
-    if operation.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+    if operation.stream_type:
+        content[operation.stream_type] = {"schema": {"type": "string"}}
+    said = "It went well." if operation.status < 400 else FAILURES[operation.status]
     responses: dict[str, object] = {
-        str(operation.status): {"description": "It went well.", "content": content}
+        str(operation.status): {"description": said, "content": content}
     }
     for status in operation.failures:
-        name = "Health" if operation.name == "health" else "Error"
+        name = _failure_schema(operation)
         response: dict[str, object] = {
             "description": FAILURES[status],
             "content": {"application/json": {"schema": _ref(name)}},
         }
-        if status in (429, 503) and name == "Error":
+        if status in (429, 503) and name != "Health":
             response["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
         responses[str(status)] = response
     return responses
+
+
+def _failure_schema(operation: Operation) -> str:
+    if operation.name == "health":
+        return "Health"
+    return {
+        Api.BRIDGE: "Error",
+        Api.OPENAI: "OpenAiError",
+        Api.OLLAMA: "OllamaError",
+    }[operation.api]
 
 
 def _ref(name: str) -> dict[str, object]:
@@ -120,21 +143,17 @@ def _section(operation: Operation) -> str:
 def _fields(operation: Operation) -> str:
     if not operation.answer or operation.answer not in SCHEMAS:
         return f"<code>{escape(operation.content_type)}</code>"
-    properties = SCHEMAS[operation.answer]["properties"]
+    properties = SCHEMAS[operation.answer].get("properties", {})
     assert isinstance(properties, dict)
     return ", ".join(f"<code>{escape(name)}</code>" for name in properties)
 
 
-_EXAMPLE_BODIES = {
-    "Credentials": '{"email": "ann@example.org", "password": "…"}',
-    "Question": '{"query": "Why is the sky blue?"}',
-}
-
-
 def _example(operation: Operation) -> str:
-    lines = [f"curl -X POST http://127.0.0.1:3000{operation.path}"]
+    lines = [f"curl http://127.0.0.1:3000{operation.path}"]
     if operation.needs_token:
         lines.append('  -H "Authorization: Bearer $TOKEN"')
     if operation.body:
-        lines.append(f"  -d '{_EXAMPLE_BODIES[operation.body]}'")
+        lines.append(f"  -d '{operation.example}'")
+    else:
+        lines[0] += " -X POST"
     return " \\\n".join(lines)

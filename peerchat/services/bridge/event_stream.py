@@ -4,100 +4,44 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-
-from aiohttp import web
 
 from peerchat.api import (
     AnswerEvent,
     ApiError,
     Embeddings,
-    ErrorCode,
     Finished,
     Fragment,
     Progress,
     ToolCalls,
 )
-from peerchat.failover_answer import FailoverAnswer
 
 from .errors import error_body, rate_limit_body, usage_body
 
-KEEP_ALIVE_S = 15.0
-"""A comment this often keeps proxies from closing a stream that waits."""
 
-HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-}
+class Events:
+    """The bridge's own way to write an answer."""
 
+    content_type = "text/event-stream; charset=utf-8"
+    keep_alive = b": waiting\n\n"
 
-async def send_events(
-    request: web.Request, answer: FailoverAnswer, headers: dict[str, str]
-) -> tuple[web.StreamResponse, Finished | ApiError]:
-    """Stream an answer, and tell how it ended.
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
 
-    Raises:
-        ApiError: it failed before its first event, while a plain answer with a status
-            of its own is still possible.
-    """
-    events = aiter(answer)
-    first = await anext(events, None)
-    if first is None:
-        raise _stopped(answer)
-    response = web.StreamResponse(headers={**headers, **HEADERS})
-    await response.prepare(request)
-    # Writing to a caller that has gone is no error of ours; the answer is closed.
-    try:
-        async with asyncio.TaskGroup() as group:
-            keep_alive = group.create_task(_keep_alive(response))
-            end = await _send_all(response, answer, first, events)
-            keep_alive.cancel()
-        await response.write_eof()
-    except* ConnectionError:
-        end = _stopped(answer)
-    return response, end
+    def event(self, event: AnswerEvent) -> bytes:
+        """One event for the line."""
+        return event_bytes(event, self._request_id)
 
-
-async def _send_all(
-    response: web.StreamResponse,
-    answer: FailoverAnswer,
-    first: AnswerEvent,
-    events: AsyncIterator[AnswerEvent],
-) -> Finished | ApiError:
-    event: AnswerEvent | None = first
-    try:
-        while event is not None:
-            await response.write(event_bytes(event, answer.request_id))
-            if isinstance(event, Finished):
-                return event
-            event = await anext(events, None)
-        raise _stopped(answer)
-    except ApiError as error:
+    def error(self, error: ApiError) -> bytes:
+        """A failure after the head went out."""
         status = error.status if 400 <= error.status < 600 else 500
         body = error_body(status, error.code.value, error.message)
-        body["requestId"] = answer.request_id
-        await response.write(_encode("error", body))
-        return error
-
-
-def _stopped(answer: FailoverAnswer) -> ApiError:
-    return ApiError(
-        ErrorCode.STOPPED,
-        "The answer was stopped before its end.",
-        status=503,
-        request_id=answer.request_id,
-    )
-
-
-async def _keep_alive(response: web.StreamResponse) -> None:
-    while True:
-        await asyncio.sleep(KEEP_ALIVE_S)
-        await response.write(b": waiting\n\n")
+        body["requestId"] = error.request_id
+        if error.is_partial:
+            body["partial"] = True
+        return _encode("error", body)
 
 
 def event_bytes(event: AnswerEvent, request_id: str) -> bytes:

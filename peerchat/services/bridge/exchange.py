@@ -14,6 +14,8 @@ class Exchange:
     """For the response; whoever sends its head before the front sees it adds them."""
     outcome: str = ""
     """What to count it as, where a failure is not raised."""
+    model: str = ""
+    """The model that was asked for, for a failure that names it."""
 
 
 exchange: ContextVar[Exchange] = ContextVar("exchange")

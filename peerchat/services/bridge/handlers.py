@@ -7,22 +7,24 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from peerchat.api import ApiError, ErrorCode, Finished, ModelInfo
+from peerchat.api import ApiError, ErrorCode, Finished
 from peerchat.client import read_whole
-from peerchat.gateways import TOKEN_CHARS_MAX, Gateways
+from peerchat.gateways import Gateways
 from peerchat.logs import request_id
 from peerchat.services.metrics import RoleMetrics
 from peerchat.services.metrics_http import metrics_response
 from peerchat.settings import Settings
 
 from .body import json_body
+from .callers import bearer
 from .errors import api_error_response, error_body, invalid, rate_limit_body
-from .event_stream import now_text, send_events
+from .event_stream import Events, now_text
 from .exchange import exchange
 from .kept import Kept
+from .streaming import send_stream, watch_caller
+from .swarm_models import SwarmModels
 
 HEALTH_KEPT_S = 1.0
-MODELS_KEPT_S = 5.0
 """Anyone who reaches the port may ask; the swarm is asked no more often than this."""
 
 
@@ -30,13 +32,17 @@ class Handlers:
     """The paths of one bridge."""
 
     def __init__(
-        self, settings: Settings, gateways: Gateways, metrics: RoleMetrics
+        self,
+        settings: Settings,
+        gateways: Gateways,
+        metrics: RoleMetrics,
+        models: SwarmModels,
     ) -> None:
         self._settings = settings
         self._gateways = gateways
         self._metrics = metrics
         self._health = Kept[str](HEALTH_KEPT_S)
-        self._models = Kept[list[ModelInfo]](MODELS_KEPT_S)
+        self._models = models
 
     async def register(self, request: web.Request) -> web.StreamResponse:
         email, password = await _credentials(request)
@@ -61,7 +67,7 @@ class Handlers:
         return web.json_response(body)
 
     async def inference(self, request: web.Request) -> web.StreamResponse:
-        token = _token(request)
+        token = bearer(request)
         body = await json_body(request)
         prompt = self._prompt(body)
         model, options = body.get("model"), body.get("options")
@@ -69,12 +75,16 @@ class Handlers:
             raise invalid("model must be a text.")
         if options is not None and not isinstance(options, Mapping):
             raise invalid("options must be an object.")
+        watch_caller(request)
         async with self._gateways.ask(
             prompt, token, model=model, options=options, request_id=request_id.get()
         ) as answer:
             if "text/event-stream" in request.headers.get("Accept", ""):
                 current = exchange.get()
-                response, end = await send_events(request, answer, current.headers)
+                events = Events(answer.request_id)
+                response, end = await send_stream(
+                    request, answer, events, current.headers
+                )
                 if isinstance(end, ApiError):
                     current.outcome = end.code.value
                 else:
@@ -95,7 +105,7 @@ class Handlers:
 
     async def verify_session(self, request: web.Request) -> web.StreamResponse:
         try:
-            verified = await self._gateways.verify(_token(request))
+            verified = await self._gateways.verify(bearer(request))
         except ApiError as error:
             exchange.get().outcome = error.code.value
             return api_error_response(error, is_node_path=True, extra={"valid": False})
@@ -109,7 +119,7 @@ class Handlers:
 
     async def get_api_token(self, request: web.Request) -> web.StreamResponse:
         """Confirm the caller's own token; nobody gets one here who has none."""
-        token = _token(request)
+        token = bearer(request)
         await self._gateways.verify(token)
         return web.json_response({"success": True, "token": token})
 
@@ -128,7 +138,7 @@ class Handlers:
         return web.json_response(body)
 
     async def models(self, request: web.Request) -> web.StreamResponse:
-        found = await self._models.get(self._gateways.models)
+        found = await self._models.all()
         return web.json_response({"models": [dataclasses.asdict(m) for m in found]})
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
@@ -163,18 +173,3 @@ async def _credentials(request: web.Request) -> tuple[str, str]:
     if not email.strip() or not password:
         raise invalid("email and password must not be empty.")
     return email, password
-
-
-def _token(request: web.Request) -> str:
-    """The caller's own token; raises `ApiError` with 401 when there is none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    token = token.strip()
-    is_usable = token.isascii() and 0 < len(token) <= TOKEN_CHARS_MAX
-    if scheme.lower() != "bearer" or not is_usable:
-        raise ApiError(
-            ErrorCode.UNAUTHORIZED,
-            "Unauthorized: send the header Authorization: Bearer TOKEN; POST /login "
-            "gives a token.",
-            status=401,
-        )
-    return token

@@ -1,4 +1,4 @@
-"""The role ``bridge``: binds the port, serves until cancelled."""
+"""The role ``bridge``: binds its ports, serves until cancelled."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from peerchat.gateways import Gateways
 from peerchat.services.metrics import RoleMetrics
 from peerchat.settings import Settings
 
-from .application import make_application
+from .application import MAIN, Listener, make_application
 from .body import NoCallersFaults
+from .callers import Account, is_loopback
+from .operation import Api
 
 _server_log = logging.getLogger(f"{__name__}.http")
 _server_log.addFilter(NoCallersFaults())
@@ -29,58 +31,84 @@ class BridgeRole:
     """Serves HTTP in front of a swarm's gateways.
 
     Args:
-        settings: host, port and who may call.
+        settings: host, ports and who may call.
         gateways: stay open at the end; they belong to the caller.
         metrics: what `GET /metrics` shows.
+        own: the account of callers without a token on the Ollama port, as long as it
+            is bound to loopback.
     """
 
     def __init__(
-        self, settings: Settings, gateways: Gateways, metrics: RoleMetrics | None = None
+        self,
+        settings: Settings,
+        gateways: Gateways,
+        metrics: RoleMetrics | None = None,
+        own: Account | None = None,
     ) -> None:
         self._settings = settings
         self._gateways = gateways
         self._metrics = metrics or RoleMetrics(Role.BRIDGE)
+        self._own = own if is_loopback(settings.http_host) else None
         self.url = ""
         """Where it serves, once ready: ``http://127.0.0.1:3000``."""
+        self.ollama_url = ""
+        """Where Ollama's clients are served; empty without ``ollama_port``."""
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled, then let running answers end for up to 10 s.
 
         Raises:
-            ApiError: the port cannot be bound; the message names it.
+            ApiError: a port cannot be bound; the message names it.
         """
-        app = make_application(self._settings, self._gateways, self._metrics)
+        settings = self._settings
+        runners: list[web.AppRunner] = []
+        try:
+            port = settings.http_port
+            self.url = await self._serve(runners, port, "--http-port", MAIN)
+            if settings.ollama_port is not None:
+                apis = frozenset({Api.OLLAMA, Api.OPENAI})
+                own_port = Listener(apis, self._own, Api.OLLAMA)
+                port = settings.ollama_port
+                self.ollama_url = await self._serve(
+                    runners, port, "--ollama-port", own_port
+                )
+            ready()
+            await asyncio.Event().wait()
+        finally:
+            self.url = self.ollama_url = ""
+            await asyncio.gather(*(runner.cleanup() for runner in runners))
+
+    async def _serve(
+        self,
+        runners: list[web.AppRunner],
+        port: int,
+        flag: str,
+        listener: Listener,
+    ) -> str:
+        """Open one port and keep its runner; gives its URL."""
         runner = web.AppRunner(
-            app,
+            make_application(self._settings, self._gateways, self._metrics, listener),
             handler_cancellation=True,
             access_log=None,
             logger=_server_log,
             shutdown_timeout=DRAIN_S,
         )
         await runner.setup()
-        try:
-            await self._bind(runner)
-            ready()
-            await asyncio.Event().wait()
-        finally:
-            self.url = ""
-            await runner.cleanup()
-
-    async def _bind(self, runner: web.AppRunner) -> None:
-        host, port = self._settings.http_host, self._settings.http_port
+        runners.append(runner)
+        host = self._settings.http_host
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise _cannot_bind(host, port, error) from error
+            raise _cannot_bind(host, port, flag, error) from error
         bound_host, bound_port = runner.addresses[0][:2]
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host
-        self.url = f"http://{shown}:{bound_port}"
+        return f"http://{shown}:{bound_port}"
 
 
-def _cannot_bind(host: str, port: int, error: OSError) -> ApiError:
+def _cannot_bind(host: str, port: int, flag: str, error: OSError) -> ApiError:
     if error.errno == errno.EADDRINUSE:
         message = (
-            f"HTTP port {port} on {host} is taken: choose another with --http-port "
+            f"HTTP port {port} on {host} is taken: choose another with {flag} "
             "(0 takes any)."
         )
     else:
@@ -88,6 +116,6 @@ def _cannot_bind(host: str, port: int, error: OSError) -> ApiError:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         message = (
             f"Cannot serve HTTP on {host} port {port}: {reason}; check --http-host and "
-            "--http-port."
+            f"{flag}."
         )
     return ApiError(ErrorCode.INTERNAL, message)

@@ -1,0 +1,86 @@
+"""What one path of the bridge is, for the routes and for the documents."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Schema = Mapping[str, object]
+
+TEXT: Schema = {"type": "string"}
+WHOLE: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+YES_NO: Schema = {"type": "boolean"}
+ANYTHING: Schema = {"type": "object"}
+
+
+def obj(required: str = "", **properties: Schema) -> Schema:
+    """An object with these fields, and maybe others."""
+    schema: dict[str, object] = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required.split()
+    return schema
+
+
+def ref(name: str) -> Schema:
+    """One of the named schemas."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def listed(items: Schema) -> Schema:
+    """A list."""
+    return {"type": "array", "items": items}
+
+
+def either(*schemas: Schema) -> Schema:
+    """One of these."""
+    return {"anyOf": list(schemas)}
+
+
+def optional(schema: Schema) -> Schema:
+    """This or null, which counts as left out."""
+    return either(schema, {"type": "null"})
+
+
+class Api(enum.StrEnum):
+    """Whose manners a path has."""
+
+    BRIDGE = "peerchat"
+    OPENAI = "OpenAI"
+    OLLAMA = "Ollama"
+
+
+SSE = "text/event-stream"
+NDJSON = "application/x-ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One path and what it does; ``name`` is the method of the API's handlers."""
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    answer: str = ""
+    """A schema; empty for what is no JSON."""
+    body: str = ""
+    failures: tuple[int, ...] = ()
+    status: int = 200
+    content_type: str = "application/json"
+    needs_token: bool = False
+    is_node_path: bool = False
+    """The Node.js bridge has it too; errors carry the fields that it sends."""
+    stream_type: str = ""
+    """Of an answer that comes in pieces."""
+    api: Api = Api.BRIDGE
+    handler: str = ""
+    """Where it is not the name."""
+    has_head: bool = False
+    """HEAD is answered too."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Parts of the path, and what each is."""
+    example: str = ""
+    """A body, for the page."""
+    details: str = field(default="")
