@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from peerchat.api import Role
 
+from .models import models_app
 from .options import (
     COMMON,
     BootstrapOption,
@@ -42,6 +43,8 @@ app = typer.Typer(
 app.add_typer(user, name="user")
 
 app.add_typer(swarm_app)
+
+app.add_typer(models_app)
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="Which model.")
@@ -313,14 +316,6 @@ def peers(call: Invocation) -> None:
     from .listing import run_peers
 
     run(call.out, run_peers(call.settings(), call))
-
-
-@network_command(app)
-def models(call: Invocation) -> None:
-    """The models that the swarm serves."""
-    from .listing import run_models
-
-    run(call.out, run_models(call.settings(), call))
 
 
 @network_command(app)

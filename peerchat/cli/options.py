@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Concatenate, ParamSpec
@@ -92,15 +92,18 @@ class Invocation:
         return settings
 
 
+def joined(above: object, given: Sequence[object]) -> dict[str, object]:
+    """Common options, in the order of `COMMON`, over those before (``above``)."""
+    before: dict[str, object] = above if isinstance(above, dict) else {}
+    return {
+        key: value if value not in (None, False, 0) else before.get(key, value)
+        for key, value in zip(COMMON, given, strict=True)
+    }
+
+
 def merge(above: object, given: dict[str, object]) -> Invocation:
     """Join a command's common options with those before its name (``above``)."""
-    before: dict[str, object] = above if isinstance(above, dict) else {}
-    values = {
-        key: given[key]
-        if given[key] not in (None, False, 0)
-        else before.get(key, given[key])
-        for key in COMMON
-    }
+    values = joined(above, [given[key] for key in COMMON])
     overrides = {
         "home": values["home"],
         "bootstrap": values["bootstrap"],
