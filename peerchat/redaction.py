@@ -1,8 +1,8 @@
 """The last line of defence against secrets in logs.
 
 Code does not log secrets in the first place; this catches what slips through in a
-message, an extra field or a traceback: session tokens, bearer headers, and values
-beside names such as ``password``.
+message, an extra field or a traceback: session tokens, bearer headers, invites, and
+values beside names such as ``password``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ SECRET_CHARS_MIN = 6
 """A shorter secret would hide parts of ordinary words, and so tell what it is."""
 
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_INVITE = re.compile(r"(?i)\bpeerchat:[A-Za-z0-9_-]{40,}")
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[^\s\"',;]+")
 _NAMED = re.compile(
     r"""(?ix)
@@ -44,5 +45,6 @@ class Redactor:
         for secret in self._known:
             text = text.replace(secret, HIDDEN)
         text = _JWT.sub(HIDDEN, text)
+        text = _INVITE.sub(HIDDEN, text)
         text = _BEARER.sub(rf"\g<1>{HIDDEN}", text)
         return _NAMED.sub(rf"\g<1>{HIDDEN}", text)

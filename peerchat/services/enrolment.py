@@ -55,7 +55,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONNECTIONS_MAX = 64
-"""At once; each is there for seconds, and members keep none open."""
+"""At once; each is there for seconds, and members keep none open. Above it the oldest
+of whoever has most is closed, so that idle ones shut nobody out."""
 
 CONNECTION_S = 60.0
 """Whoever did not redeem until then comes again."""
@@ -121,6 +122,8 @@ class Enrolment:
         self._codes_s = float("-inf")
         self._codes_lock = asyncio.Lock()
         self._refusals: WeakKeyDictionary[RpcSession, int] = WeakKeyDictionary()
+        self._sources: dict[Connection, str] = {}
+        """Open connections and where from, the oldest first."""
         self._tasks = Tasks()
         self.refused: Counter[str] = Counter()
         """By reason, since the start."""
@@ -165,12 +168,24 @@ class Enrolment:
                         await self._dht.unannounce(topic, self._key_pair)
 
     def _connected(self, connection: Connection) -> None:
-        if len(self._server.sessions) >= CONNECTIONS_MAX:
-            connection.destroy()
-            return
+        if len(self._sources) >= CONNECTIONS_MAX:
+            self._make_room()
+        self._sources[connection] = _source_of(connection)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(CONNECTION_S, connection.destroy)
-        connection.add_close_callback(timer.cancel)
+
+        def closed() -> None:
+            timer.cancel()
+            self._sources.pop(connection, None)
+
+        connection.add_close_callback(closed)
+
+    def _make_room(self) -> None:
+        """Close the oldest connection of the source that has the most."""
+        ((busiest, _),) = Counter(self._sources.values()).most_common(1)
+        oldest = next(one for one, at in self._sources.items() if at == busiest)
+        del self._sources[oldest]
+        oldest.destroy()
 
     # The methods
 
@@ -204,9 +219,7 @@ class Enrolment:
         return msgspec.json.encode(refusal(why))
 
     def _count_attempt(self, session: RpcSession) -> None:
-        address = session.connection.remote_address
-        source = address.host if address else session.remote_public_key.hex()
-        if not self._attempts.is_allowed(source):
+        if not self._attempts.is_allowed(_source_of(session.connection)):
             raise InviteRefused("too_many")
 
     async def _check_code(self, code: bytes) -> None:
@@ -250,7 +263,7 @@ class Enrolment:
             raise InviteRefused("unknown")
         if entry.keys.get("client") != session.remote_public_key:
             raise InviteRefused("proof")
-        if self._is_revoked((peer, *entry.keys.values())):
+        if self._is_revoked((peer, *entry.keys.values()), entry.serial):
             raise InviteRefused("revoked")
         is_fresh = self._now_s() < entry.not_after_s - LIFE_S / 2
         if ADMIN in entry.roles or (is_fresh and self._is_ours(entry)):
@@ -281,7 +294,8 @@ class Enrolment:
     def _certifier(self, membership: Membership) -> Certifier:
         return Certifier.of_admin(membership, self._identity, now_s=self._now_s)
 
-    def _is_revoked(self, keys: tuple[PublicKey, ...]) -> bool:
+    def _is_revoked(self, keys: tuple[PublicKey, ...], serial: bytes = b"") -> bool:
+        """Whether the record takes one back, perhaps by another machine's command."""
         record = self._homes.load_record(self._name)
         if record is None:
             return False
@@ -289,7 +303,14 @@ class Enrolment:
             body = decode_body_untrusted(record.body)
         except DecodeError:
             return False
-        return any(body.is_revoked_key(key) for key in keys)
+        is_void = body.is_revoked_serial(serial)
+        return is_void or any(body.is_revoked_key(key) for key in keys)
+
+
+def _source_of(connection: Connection) -> str:
+    """Whom an attempt is counted for."""
+    address = connection.remote_address
+    return address.host if address else connection.remote_public_key.hex()
 
 
 def _decode(body: bytes, kind: type[T]) -> T:

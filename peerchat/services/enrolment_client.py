@@ -22,9 +22,11 @@ from peerchat.net.rpc.client import RpcClient
 from peerchat.net.rpc.session import RpcSession
 from peerchat.sanitize import display_line
 from peerchat.trust.certificate import (
+    CLOCK_SKEW_S,
     Chain,
     Revocations,
     check_chain,
+    check_still_holds,
     decode_chain_untrusted,
 )
 from peerchat.trust.errors import TrustRefused
@@ -61,7 +63,7 @@ RENEW_BEFORE_S = LIFE_S / 2
 
 
 class _Nothing:
-    """No revocations: who joins has seen no record yet; its node looks at once."""
+    """No revocations: who joins a new swarm has seen no record; its node looks soon."""
 
     def is_revoked_serial(self, serial: bytes) -> bool:
         return False
@@ -76,6 +78,7 @@ async def redeem(
     identity: Identity,
     *,
     name: str = "",
+    revocations: Revocations | None = None,
     now_s: Callable[[], float] = time.time,
 ) -> Membership:
     """Use an invite; gives what to save.
@@ -85,6 +88,7 @@ async def redeem(
         invite: as parsed.
         identity: the home's own.
         name: for the admin's list of members, unless the invite has one.
+        revocations: of the swarm, when the home is in it already.
         now_s: Unix time.
 
     Raises:
@@ -115,7 +119,7 @@ async def redeem(
         ) from error
     finally:
         await rpc.close()
-    _check(reply, invite.root, own, now_s(), _Nothing())
+    _check(reply, invite.root, own, now_s(), revocations or _Nothing())
     return Membership(
         name=invite.swarm,
         root=invite.root,
@@ -147,9 +151,14 @@ async def renew(
     own = identity.in_swarm(membership.root)
     rpc = RpcClient(dht, key_pair=own.key_pair("client"))
     body = _record_body(homes, name)
+    revocations = body or _Nothing()
+
+    def check(reply: CertifiedReply) -> None:
+        chain = _check(reply, membership.root, own, now_s(), revocations)
+        _check_not_older(chain, own_chain(membership), now_s(), revocations)
+
     try:
-        reply = await _ask_admins(dht, rpc, membership, own)
-        _check(reply, membership.root, own, now_s(), body or _Nothing())
+        reply = await _ask_admins(dht, rpc, membership, own, check)
     finally:
         await rpc.close()
 
@@ -224,6 +233,18 @@ def _check(
     return chain
 
 
+def _check_not_older(
+    chain: Chain, kept: Chain, now_s: float, revocations: Revocations
+) -> None:
+    """Whoever met this peer has its former certificates, and could give one back."""
+    try:
+        check_still_holds(kept, now_s=now_s, revocations=revocations)
+    except TrustRefused:
+        return
+    if chain.certificate.not_before_s < kept.certificate.not_before_s - CLOCK_SKEW_S:
+        raise _useless()
+
+
 def _useless() -> ApiError:
     return ApiError(
         ErrorCode.UNAUTHORIZED,
@@ -233,9 +254,16 @@ def _useless() -> ApiError:
 
 
 async def _ask_admins(
-    dht: Dht, rpc: RpcClient, membership: Membership, own: Identity
+    dht: Dht,
+    rpc: RpcClient,
+    membership: Membership,
+    own: Identity,
+    check: Callable[[CertifiedReply], None],
 ) -> CertifiedReply:
-    """The first yes; else the first no that was given, or that nobody answers."""
+    """The first yes that passes the check; else the first no, or that nobody answers.
+
+    Anybody who knows the secret can announce itself as an admin.
+    """
     body = msgspec.json.encode(RenewRequest(own.peer_key_pair.public_key))
     refused: ApiError | None = None
     asked: set[PublicKey] = set()
@@ -249,7 +277,9 @@ async def _ask_admins(
                 answer = await rpc.request(
                     key, RENEW_METHOD, body, timeout_s=RENEW_TIMEOUT_S
                 )
-                return _certified(answer)
+                reply = _certified(answer)
+                check(reply)
+                return reply
             except NetError as error:
                 logger.info("admin %s does not answer: %s", key.hex(), error)
             except ApiError as error:

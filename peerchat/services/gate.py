@@ -72,6 +72,8 @@ class Admitting(Protocol):
         self, key: PublicKey, error: TrustRefused, role: Role | None
     ) -> None: ...
 
+    def refresh_soon(self) -> None: ...
+
     def add_gate(self, gate: Gate) -> None: ...
 
     def remove_gate(self, gate: Gate) -> None: ...
@@ -210,6 +212,10 @@ class Gate:
         if self._is_decided.is_set():
             return
         self._settle()
+        if self._role is None:
+            # It went away, or does not admit us; perhaps it knows something newer.
+            self._trust.refresh_soon()
+            return
         error = TrustRefused(RefusalReason.NO_PROOF)
         self._trust.note_refusal(self._key, error, self._role)
 

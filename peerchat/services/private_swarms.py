@@ -21,7 +21,8 @@ from peerchat.api import (
     SwarmView,
 )
 from peerchat.settings import Settings
-from peerchat.trust.record import Grant
+from peerchat.trust.keys import fingerprint_of
+from peerchat.trust.record import Grant, RecordBody
 
 from .certifier import ADMIN, own_certificate
 from .dht_face import Dht
@@ -129,10 +130,19 @@ class PrivateSwarms:
         """
         invite = parse(line)
         hints = tuple(bootstrap) or invite.bootstrap
+        known = self.homes.find_root(invite.root)
+        record = self._record(known.name) if known else None
         async with self._open_dht(hints) as dht:
             made = await redeem(
-                dht, invite, self._identity(), name=name, now_s=self._now_s
+                dht,
+                invite,
+                self._identity(),
+                name=name,
+                revocations=record,
+                now_s=self._now_s,
             )
+        if record is not None:
+            _check_secret(made, record)
         return self._enter(self._keep_joined(made, hints).name)
 
     def use(self, name: str) -> None:
@@ -192,7 +202,7 @@ class PrivateSwarms:
 
     def grants(self, name: str) -> Sequence[Grant]:
         """The keys that are in without a certificate."""
-        return RecordBook(self.homes, name, now_s=self._now_s).body().grants
+        return self._record(name).grants
 
     # What takes the root key
 
@@ -325,6 +335,9 @@ class PrivateSwarms:
                 self.homes, name, self._identity(), store, now_s=self._now_s
             )
 
+    def _record(self, name: str) -> RecordBody:
+        return RecordBook(self.homes, name, now_s=self._now_s).body()
+
     def _founding(self, store: Store) -> SwarmFounding:
         return SwarmFounding(self.homes, self._identity(), store, now_s=self._now_s)
 
@@ -366,3 +379,14 @@ class PrivateSwarms:
             return membership.bootstrap
         run = read_run_file(self._settings.home.run_path)
         return tuple(run.bootstrap) if run and is_process_alive(run.pid) else ()
+
+
+def _check_secret(made: Membership, record: RecordBody) -> None:
+    """Refuse a secret that is not the one of the record this home has."""
+    is_same = made.generation == record.generation
+    if is_same and fingerprint_of(made.secret) != record.fingerprint:
+        raise ApiError(
+            ErrorCode.UNAUTHORIZED,
+            "The answer is not from this swarm: its secret is another one.",
+            status=403,
+        )

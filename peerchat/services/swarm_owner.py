@@ -217,15 +217,14 @@ class SwarmOwner:
         Node.js workers cannot open it: they have to be configured anew.
         """
         secret = chance.token_bytes(SECRET_BYTES)
-        now_s = self._now_s()
+        body, now_s = self.record, self._now_s()
         members = [
             entry.peer
             for entry in await self.register.members()
-            if not entry.is_revoked and entry.not_after_s > now_s
+            if not _is_out(entry, body) and entry.not_after_s > now_s
         ]
         # The owner's next machine has the root key, and no other of this one.
         readers = [*members, self.membership.root]
-        body = self.record
         new = dataclasses.replace(
             body,
             generation=max(self.membership.generation, body.generation) + 1,
@@ -311,6 +310,13 @@ class SwarmOwner:
                 "That is this home itself: it would lock itself out.",
                 status=400,
             )
+
+
+def _is_out(entry: CertificateEntry, body: RecordBody) -> bool:
+    """Whether a member was removed, here or by another machine of the owner."""
+    keys = (entry.peer, *entry.keys.values())
+    is_void = entry.is_revoked or body.is_revoked_serial(entry.serial)
+    return is_void or any(body.is_revoked_key(key) for key in keys)
 
 
 def checked_roles(roles: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:

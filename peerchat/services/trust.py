@@ -211,8 +211,6 @@ class Trust:
     ) -> None:
         """Count and log a peer that was not admitted, and see whether we are behind."""
         self.refresh_soon()
-        if role is None and error.reason is RefusalReason.NO_PROOF:
-            return  # it went away, or does not admit us: its matter
         self._log_refusal(key, error)
         self._count(role, error.reason.value)
 
