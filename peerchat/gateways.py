@@ -235,11 +235,12 @@ class Gateways:
         *,
         model: str | None = None,
         dimensions: int | None = None,
+        request_id: str = "",
     ) -> Embeddings:
         """Make a vector of each text; raises `ApiError`."""
         request = PromptRequest(
             prompt="",
-            request_id=uuid.uuid4().hex,
+            request_id=request_id or uuid.uuid4().hex,
             model=model,
             inputs=tuple(inputs),
             dimensions=dimensions,

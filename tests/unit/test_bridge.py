@@ -7,13 +7,10 @@ import io
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
 from peerchat.api import (
     ApiError,
@@ -29,8 +26,8 @@ from peerchat.net.errors import PeerUnreachable
 from peerchat.services.bridge import BridgeRole
 from peerchat.services.bridge.documents import docs_page, openapi
 from peerchat.services.bridge.operations import OPERATIONS, SCHEMAS
-from peerchat.services.metrics import RoleMetrics
 from peerchat.settings import Settings
+from tests.bridge_world import BEARER, EVENTS, WHO, Bridge, Starter, bridge, start
 from tests.scripted_swarm import (
     LIMIT,
     TOKEN,
@@ -43,78 +40,7 @@ from tests.scripted_swarm import (
     key,
 )
 
-WHO = {"email": "ann@example.org", "password": "correct horse"}
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
-EVENTS = {**BEARER, "Accept": "text/event-stream"}
-
-
-@dataclass
-class Bridge:
-    """A bridge that serves, and what stands behind it."""
-
-    url: str
-    swarm: ScriptedSwarm
-    metrics: RoleMetrics
-    session: aiohttp.ClientSession
-    task: asyncio.Task[None]
-
-    async def call(
-        self, method: str, path: str, **options: object
-    ) -> tuple[int, dict, aiohttp.ClientResponse]:
-        async with self.session.request(method, self.url + path, **options) as response:
-            body = await response.json() if response.content_type != "text/html" else {}
-            return response.status, body, response
-
-    async def post(self, path: str, body: object = None, **headers: str):
-        return await self.call("POST", path, json=body, headers=headers)
-
-    @property
-    def gateway(self) -> ScriptedPeer:
-        return self.swarm.peers[key(1)]
-
-
-class Starter:
-    """Starts bridges; all end with the test."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.started: list[Bridge] = []
-
-    async def __call__(
-        self, swarm: ScriptedSwarm | None = None, **changes: object
-    ) -> Bridge:
-        swarm = swarm or ScriptedSwarm(a=gateway())
-        metrics = RoleMetrics(Role.BRIDGE)
-        role = BridgeRole(replace(self.settings, **changes), Gateways(swarm), metrics)
-        is_ready = asyncio.Event()
-        task = asyncio.ensure_future(role.run(is_ready.set))
-        waiting = asyncio.ensure_future(is_ready.wait())
-        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if task.done():
-            task.result()
-        session = aiohttp.ClientSession()
-        bridge = Bridge(role.url, swarm, metrics, session, task)
-        self.started.append(bridge)
-        return bridge
-
-    async def close(self) -> None:
-        for bridge in self.started:
-            await bridge.session.close()
-            bridge.task.cancel()
-            await asyncio.gather(bridge.task, return_exceptions=True)
-
-
-@pytest_asyncio.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Starter]:
-    starter = Starter(Settings(find_home(tmp_path, {})[0], http_port=0))
-    yield starter
-    await starter.close()
-
-
-@pytest_asyncio.fixture
-async def bridge(start: Starter) -> Bridge:
-    return await start()
+__all__ = ["bridge", "start"]
 
 
 def check(schema_name: str, body: dict) -> None:

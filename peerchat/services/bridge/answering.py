@@ -97,7 +97,11 @@ class Answering:
         """A vector for each text, and how many tokens they had."""
         watch_caller(request)
         found = await self.gateways.embed(
-            inputs, token, model=model or None, dimensions=dimensions
+            inputs,
+            token,
+            model=model or None,
+            dimensions=dimensions,
+            request_id=request_id.get(),
         )
         self._metrics.tokens(found.prompt_tokens, kind="prompt")
         return found.vectors, found.prompt_tokens or 0
