@@ -13,6 +13,7 @@ from peerchat.services.engines.vectors import unpacked
 from .answering import Answering
 from .asking import Asked
 from .body import json_body
+from .exchange import exchange
 from .fields import Body, dimensions, flag
 from .ollama_answer import NS, Shape, now_text
 from .ollama_models import VERSION, shown, tag
@@ -51,7 +52,8 @@ class OllamaHandlers:
         return web.json_response({"models": []})
 
     async def ollama_show(self, request: web.Request) -> web.StreamResponse:
-        model = await self._models.one(required_model(await json_body(request)))
+        name = exchange.get().model = required_model(await json_body(request))
+        model = await self._models.one(name)
         return web.json_response(shown(model, self._started))
 
     async def ollama_chat(self, request: web.Request) -> web.StreamResponse:
