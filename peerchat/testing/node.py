@@ -29,8 +29,11 @@ from peerchat.api import (
     Progress,
     RateLimit,
     Role,
+    SwarmView,
     Usage,
 )
+
+from .swarms import ScriptedSwarms
 
 if TYPE_CHECKING:
     from peerchat.tui.widgets.metrics import History
@@ -130,6 +133,12 @@ def solo_state(**changes: object) -> NodeState:
     return dataclasses.replace(state, **changes)  # type: ignore[arg-type]
 
 
+def private_state(**changes: object) -> NodeState:
+    """A node that is ready in a private swarm which it rules, somebody logged in."""
+    private = {"mode": "private", "swarm": "lab", "is_swarm_admin": True}
+    return swarm_state(**{**private, **changes})
+
+
 def seed_metrics(history: History) -> None:
     """Fill the metrics panel's history with a plausible minute, always the same."""
     from peerchat.tui.widgets.metrics import SAMPLES_MAX, Sample
@@ -183,6 +192,7 @@ class ScriptedNode:
         script: one list of steps for each prompt; past its end, `fallback` answers.
         login_error: raised by login and register when set.
         close_gate: when set, `close` waits for it.
+        password_error: raised by what changes a password or ends sessions, when set.
     """
 
     current: NodeState = field(default_factory=swarm_state)
@@ -191,13 +201,21 @@ class ScriptedNode:
     delay_s: float = 0.0
     login_error: ApiError | None = None
     local_error: ApiError | None = None
+    password_error: ApiError | None = None
     close_gate: asyncio.Event | None = None
+    private_swarms: ScriptedSwarms = field(default_factory=ScriptedSwarms)
     is_started: bool = False
     is_closed: bool = False
     asked: list[Asked] = field(default_factory=list)
     accounts: list[tuple[str, str, str]] = field(default_factory=list)
+    """What was called with what: email and password, or old password and new one."""
+    codes: list[str] = field(default_factory=list)
+    """The registration codes that came."""
     refreshes: int = 0
     _listeners: list[Callable[[NodeState], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.private_swarms.enter = self._enter_swarm
 
     def start(self) -> None:
         self.is_started = True
@@ -215,11 +233,22 @@ class ScriptedNode:
         for listener in tuple(self._listeners):
             listener(self.current)
 
-    async def register(self, email: str, password: str) -> Account:
+    async def register(self, email: str, password: str, code: str = "") -> Account:
+        self.codes.append(code)
         return self._enter("register", email, password)
 
     async def login(self, email: str, password: str) -> Account:
         return self._enter("login", email, password)
+
+    async def change_password(self, old: str, new: str) -> None:
+        self.accounts.append(("password", old, new))
+        if self.password_error is not None:
+            raise self.password_error
+
+    async def logout_everywhere(self) -> None:
+        if self.password_error is not None:
+            raise self.password_error
+        self.change(account=None)
 
     async def use_local_account(self) -> Account:
         if self.local_error is not None:
@@ -251,6 +280,14 @@ class ScriptedNode:
         if self.close_gate is not None:
             await self.close_gate.wait()
         self.is_closed = True
+
+    def _enter_swarm(self, view: SwarmView | None) -> None:
+        self.change(
+            mode="private" if view else "solo",
+            swarm=view.name if view else "",
+            is_swarm_admin=view.is_admin if view else False,
+            account=None,
+        )
 
     def _enter(self, what: str, email: str, password: str) -> Account:
         self.accounts.append((what, email, password))
@@ -310,11 +347,14 @@ def main() -> None:
     from peerchat.tui.app import PeerchatApp
 
     parser = argparse.ArgumentParser(description="The app with a scripted node.")
-    parser.add_argument("--state", choices=("solo", "open", "login", "offline"))
+    parser.add_argument(
+        "--state", choices=("solo", "open", "private", "login", "offline")
+    )
     parser.add_argument("--delay", type=float, default=0.02, help="seconds a fragment")
     arguments = parser.parse_args()
     states = {
         "open": swarm_state(),
+        "private": private_state(),
         "login": swarm_state(account=None),
         "offline": swarm_state(
             phase=Phase.OFFLINE, problem="No bootstrap node answers"

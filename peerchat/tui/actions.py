@@ -1,105 +1,21 @@
-"""Everything a user can tell the app to do: one registry for all ways to say it.
-
-Keys, slash commands, the command palette and the help page are made from `ACTIONS`, so
-that none of them can know of something that another one does not.
-"""
+"""Ways to name an action of the registry: slash commands as typed, keys, completion."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from textual.binding import Binding
 
-from peerchat.api import NodeState
+from .registry import ACTIONS, Action, Situation
 
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What decides which actions make sense."""
-
-    state: NodeState
-    is_running: bool = False
-    has_answer: bool = False
-    has_failed: bool = False
-
-
-def _always(situation: Situation) -> bool:
-    return True
-
-
-def _is_logged_in(situation: Situation) -> bool:
-    return situation.state.account is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One thing to do.
-
-    Attributes:
-        id: stable name; ``action_<id>`` of the chat screen does it.
-        slash: what to type in the prompt, without the slash; empty for none.
-        argument: the name of the slash command's argument, for the help.
-        key: Textual's name of the key; empty for none.
-    """
-
-    id: str
-    title: str
-    help: str
-    slash: str = ""
-    argument: str = ""
-    key: str = ""
-    is_available: Callable[[Situation], bool] = _always
-
-
-ACTIONS: tuple[Action, ...] = (
-    Action("help", "Help", "Keys and commands", "help", key="f1"),
-    Action("peers", "Peers panel", "Show or hide the peers", "peers", key="f2"),
-    Action("metrics", "Metrics panel", "Show or hide figures", "metrics", key="f3"),
-    Action(
-        "copy",
-        "Copy answer",
-        "Copy the last answer as Markdown",
-        "copy",
-        key="f4",
-        is_available=lambda situation: situation.has_answer,
-    ),
-    Action(
-        "retry",
-        "Try again",
-        "Send the last prompt that failed once more",
-        "retry",
-        key="f5",
-        is_available=lambda situation: situation.has_failed,
-    ),
-    Action("models", "Pick a model", "List who serves what", "models", key="ctrl+o"),
-    Action("model", "Use a model", "Ask this model from now on", "model", "NAME"),
-    Action("thinking", "Thinking", "Unfold or fold thinking", "thinking", key="ctrl+t"),
-    Action(
-        "stop",
-        "Stop",
-        "Stop the answer; take back a prompt that waits",
-        key="escape",
-        is_available=lambda situation: situation.is_running,
-    ),
-    Action("clear", "Clear", "Forget this chat and its history", "clear"),
-    Action("login", "Log in", "Log in with another account", "login"),
-    Action("register", "Register", "Make an account", "register"),
-    Action(
-        "logout",
-        "Log out",
-        "Forget the session on this machine",
-        "logout",
-        is_available=_is_logged_in,
-    ),
-    Action("theme", "Dark or light", "Switch between the two themes", "theme"),
-    Action("quit", "Quit", "Close peerchat", "quit", key="ctrl+q"),
-)
+_BY_ID = {action.id: action for action in ACTIONS}
 
 _BY_SLASH = {action.slash: action for action in ACTIONS if action.slash}
 
 _COMMAND = re.compile(r"/([a-zA-Z]+)(?:\s+(.*))?\Z", re.DOTALL)
+
+_SLASH_BEGUN = re.compile(r"/([a-zA-Z]*)\Z")
 
 EXTRA_KEYS: tuple[tuple[str, str], ...] = (
     ("Enter", "Send"),
@@ -108,7 +24,7 @@ EXTRA_KEYS: tuple[tuple[str, str], ...] = (
     ("PageUp, PageDown", "Scroll; earlier turns at the top"),
     ("Ctrl+End", "Follow the newest answer"),
     ("Ctrl+C", "Copy the selection; stop; twice: quit"),
-    ("Ctrl+P", "Commands"),
+    ("Ctrl+P", "Commands; or type / and Tab"),
 )
 """Keys that belong to a widget rather than to an action; for the help page."""
 
@@ -125,19 +41,43 @@ class Command:
 def parse_command(text: str) -> Command | None:
     """Read a slash command; None when the text is a prompt.
 
-    A path such as ``/etc/hosts`` is no command. Two slashes send one as a prompt.
+    A path such as ``/etc/hosts`` is no command. Two slashes send one as a prompt. The
+    beginning of a command is enough when no other one begins so.
     """
     match = _COMMAND.match(text.strip())
     if match is None:
         return None
     name = match[1].lower()
-    return Command(name, (match[2] or "").strip(), _BY_SLASH.get(name))
+    begun = [full for full in _BY_SLASH if full.startswith(name)]
+    full = begun[0] if len(begun) == 1 else name
+    return Command(name, (match[2] or "").strip(), _BY_SLASH.get(full))
+
+
+def matching(text: str, situation: Situation) -> list[Action]:
+    """The commands that a slash and some letters may become, what fits now first."""
+    begun = _SLASH_BEGUN.match(text)
+    if begun is None:
+        return []
+    letters = begun[1].lower()
+    found = [action for name, action in _BY_SLASH.items() if name.startswith(letters)]
+    return sorted(found, key=lambda action: not action.is_available(situation))
+
+
+def action_of(action_id: str) -> Action:
+    """The action of this id."""
+    return _BY_ID[action_id]
 
 
 def key_bindings() -> list[Binding]:
     """The registry's keys; they win over the prompt's own."""
     return [
-        Binding(action.key, action.id, action.title, show=False, priority=True)
+        Binding(
+            action.key,
+            f"perform('{action.id}')",
+            action.title,
+            show=False,
+            priority=True,
+        )
         for action in ACTIONS
         if action.key and action.key != "escape"
     ]

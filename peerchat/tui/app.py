@@ -12,18 +12,20 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.events import Event, Key, Paste
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 
-from peerchat.api import Account, ApiError, Node, NodeState, Phase
+from peerchat.api import Node, NodeState
 from peerchat.settings import PROMPT_BYTES_MAX, Settings
 
-from .actions import ACTIONS
+from .accounts import AccountDesk
+from .clipboard import Clipboard
+from .first_run import FirstRun
 from .messages import NodeChanged
+from .registry import ACTIONS
 from .screens.chat import ChatScreen
 from .screens.dialogs import ClosingScreen
-from .screens.login import LoginScreen
+from .swarms import SwarmDesk
 from .themes import DARK, LIGHT
-from .wording import Words, failure_words
 
 _log = logging.getLogger(__name__)
 
@@ -65,11 +67,22 @@ class PeerchatApp(App[None]):
         self._node = node
         self._clock = clock
         prompt_max = settings.prompt_bytes_max if settings else PROMPT_BYTES_MAX
-        self.chat = ChatScreen(node, clock, prompt_max)
+        self.first_run = FirstRun(settings.home.state_dir if settings else None)
+        clipboard = Clipboard(self.copy_to_clipboard)
+        self.chat = ChatScreen(node, clock, prompt_max, self.first_run, clipboard)
+        self._accounts = AccountDesk(self, node, clock, self.chat)
+        swarms = SwarmDesk(
+            self, node, self.chat, self._accounts, self.first_run, clipboard
+        )
+        self._deeds: dict[str, Callable[[str], object]] = {
+            **self._accounts.deeds,
+            **swarms.deeds,
+            "theme": lambda argument: self._switch_theme(),
+            "quit": lambda argument: self.call_later(self.action_quit),
+        }
+        self._place = ("", "")
+        """Mode and swarm of the newest state."""
         self._unsubscribe: Callable[[], None] = lambda: None
-        self._wants_local = True
-        """Solo: take the local account without asking, until the user logs out."""
-        self._was_login_offered = False
         self._is_open = False
         self._typed_early: list[Event] = []
         self._is_closing = False
@@ -117,93 +130,38 @@ class PeerchatApp(App[None]):
         self._apply(message.state)
 
     def _apply(self, state: NodeState) -> None:
+        place = (state.mode, state.swarm)
+        if place != self._place:
+            self._place = place
+            self._accounts.moved()
+        if state.mode == "private":
+            self.first_run.choose()
         self.chat.show_state(state)
-        if state.phase is not Phase.READY or state.account is not None:
-            return
-        if state.mode == "solo" and self._wants_local:
-            self._wants_local = False
-            self.run_worker(self._use_local_account(), group="account", exclusive=True)
-        elif state.mode != "solo" and not self._was_login_offered:
-            self._offer_login()
+        self._accounts.consider(state)
 
-    def _offer_login(self) -> None:
-        """Show the login once by itself, unless somebody types already."""
-        is_typing = bool(self.chat.prompt.text)
-        if not is_typing and not self._has_dialog:
-            self._was_login_offered = True
-            self.show_login()
-
-    async def _use_local_account(self) -> None:
-        try:
-            await self._node.use_local_account()
-        except ApiError as error:
-            words = failure_words(error)
-            self.chat.account_problem = Words(
-                f"No local account: {words.title.lower()}",
-                f"{words.advice}. Then: /login",
-                words.tone,
-            )
-            self.chat.show_state(self._node.state())
-        else:
-            self._logged_in(None)
-
-    # Accounts
-
-    @property
-    def _has_dialog(self) -> bool:
-        return isinstance(self.screen, ModalScreen)
-
-    def show_login(
-        self, *, is_register: bool = False, note: Words | None = None
-    ) -> None:
-        """Ask for an account, unless that or another dialog is open."""
-        if not self._has_dialog:
-            login = LoginScreen(
-                self._node, self._clock, is_register=is_register, note=note
-            )
-            self.push_screen(login, self._logged_in)
-
-    def on_chat_screen_login_wanted(self, message: ChatScreen.LoginWanted) -> None:
-        account = self._node.state().account
-        has_expired = self.chat.session.needs_login
-        if has_expired and account is not None and account.is_local:
-            self.run_worker(self._use_local_account(), group="account", exclusive=True)
-            return
-        expired = Words("The session is over", "Log in again; your prompt is kept")
-        self.show_login(
-            is_register=message.is_register, note=expired if has_expired else None
-        )
-
-    async def on_chat_screen_logout_wanted(self) -> None:
-        self._wants_local = False
-        self._was_login_offered = True
-        try:
-            await self._node.logout()
-        except ApiError as error:
-            self.chat.tell(f"Not logged out. {failure_words(error).advice}")
-        else:
-            self.show_login()
-
-    def _logged_in(self, account: Account | None) -> None:
-        state = self._node.state()
-        if state.account is not None:
-            self.chat.session.needs_login = False
-            self.chat.account_problem = None
-        self.chat.show_state(state)
+    def on_chat_screen_account_wanted(self) -> None:
+        self._accounts.session_over()
 
     # Commands
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         situation = self.chat.situation()
         for action in ACTIONS:
-            if action.is_available(situation) and not action.argument:
-                run = partial(self.run_action, action.id, self.chat)
+            if action.is_available(situation) and not action.needs_argument:
+                run = partial(self.chat.perform, action)
                 yield SystemCommand(action.title, action.help, run)
         yield SystemCommand(
             "Theme", "Pick any of Textual's themes", self.action_change_theme
         )
 
-    def action_theme(self) -> None:
+    def on_chat_screen_wanted(self, message: ChatScreen.Wanted) -> None:
+        self._deeds[message.action_id](message.argument)
+
+    def knows(self, action_id: str) -> bool:
+        """Something does this action."""
+        return action_id in self._deeds or action_id in self.chat.deeds.table
+
+    def _switch_theme(self) -> None:
         """Switch between dark and light."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
 
@@ -241,7 +199,7 @@ class PeerchatApp(App[None]):
             self.exit()
 
     async def _close_node(self) -> None:
-        for step in (self.chat.stop_all, self._node.close):
+        for step in (self.chat.dispatch.close, self._node.close):
             try:
                 await step()
             except Exception:

@@ -106,6 +106,7 @@ class Conversation:
     def __init__(self) -> None:
         self.turns: list[Turn] = []
         self._next_number = 1
+        self._context_from = 0
 
     def add(self, prompt: str, model: str | None) -> Turn | None:
         """Queue a prompt; None when `QUEUE_MAX` wait already."""
@@ -133,6 +134,19 @@ class Conversation:
         """Forget what is over; what waits or runs stays."""
         self.turns = [turn for turn in self.turns if not turn.is_over]
 
+    def mark(self) -> int:
+        """Where the conversation is now, for `forget_before`."""
+        return self._next_number
+
+    def forget_before(self, mark: int) -> None:
+        """What was said before stays to be read, and is not sent along any more."""
+        self._context_from = max(mark, self._context_from)
+
+    def last_failed(self) -> Turn | None:
+        """The newest turn that failed."""
+        turns = reversed(self.turns)
+        return next((turn for turn in turns if turn.state is TurnState.FAILED), None)
+
     def last_answer(self) -> str:
         """The Markdown source of the newest answer; empty without one."""
         return next((turn.text for turn in reversed(self.turns) if turn.text), "")
@@ -152,5 +166,7 @@ class Conversation:
     def _answered_before(self, before: Turn) -> Iterator[Turn]:
         for turn in reversed(self.turns):
             is_usable = turn.state in (TurnState.DONE, TurnState.STOPPED)
+            if turn.number < self._context_from:
+                return
             if turn.number < before.number and is_usable and turn.text:
                 yield turn

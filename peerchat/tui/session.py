@@ -55,6 +55,8 @@ class Session:
         self.blocked_until_s = 0.0
         """When the limit lets the next prompt through, on the app's clock."""
         self.needs_login = False
+        self.is_held = False
+        """The node is on its way into another swarm: nothing is sent."""
         self._node = node
         self._clock = clock
         self._on_change = on_change
@@ -71,9 +73,16 @@ class Session:
             and state.phase is Phase.READY
             and state.account is not None
             and not self.needs_login
+            and not self.is_held
             and self.blocked_s() == 0
             and bool(self.conversation.queue)
         )
+
+    def forget_before(self, mark: int) -> None:
+        """The node is in another swarm: what was true of the last one is not of it."""
+        self.conversation.forget_before(mark)
+        self.needs_login = False
+        self.blocked_until_s = 0.0
 
     async def run_next(self) -> None:
         """Send the prompt that waits longest and follow its answer to the end.

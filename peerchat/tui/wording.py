@@ -92,8 +92,11 @@ def failure_words(error: ApiError) -> Words:
     return Words(words.title, advice.replace("..", "."), words.tone)
 
 
-def login_words(error: ApiError) -> Words:
-    """Like `failure_words`, where 401 means that the pair does not fit."""
+def login_words(error: ApiError, *, is_register: bool = False) -> Words:
+    """Like `failure_words`, where 401 means that what was typed does not fit."""
+    if error.code is ErrorCode.UNAUTHORIZED and is_register:
+        message = display_line(error.message).strip()
+        return Words("No account was made", message or "Check what you typed")
     if error.code is ErrorCode.UNAUTHORIZED:
         return Words(
             "Wrong email or password",
@@ -101,7 +104,8 @@ def login_words(error: ApiError) -> Words:
         )
     if error.code is ErrorCode.RATE_LIMITED:
         wait_s = error.retry_after_s or 0
-        return Words("Too many attempts", f"Try again in {wait_s} s", Tone.WARNING)
+        advice = f"Try again in {wait_s} s" if wait_s else "Try again in a while"
+        return Words("Too many attempts", advice, Tone.WARNING)
     return failure_words(error)
 
 

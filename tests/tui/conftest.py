@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
+from textual import events
+from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
 from peerchat.testing.node import ScriptedNode
@@ -35,6 +38,43 @@ def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def utc() -> Iterator[None]:
+    """Dates on the screen are local; everybody's pictures are of one place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pilot asks three times a key, 20 ms each, whether the process is idle.
+
+    That was more than half of this suite. The question stays, it is asked more often.
+    """
+    monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.005)
+    monkeypatch.setattr("textual._wait.SLEEP_IDLE", 0.001)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parse_styles_once() -> Iterator[None]:
+    """Every app parses the same styles; the result is read only, also to Textual."""
+    parse, parsed = Stylesheet._parse_rules, {}
+
+    def parse_once(self, css, read_from, is_default_rules=False, *rest, **more):
+        variables = tuple(sorted(self._variables.items()))
+        key = (css, read_from, is_default_rules, rest, *more.items(), variables)
+        if key not in parsed:
+            parsed[key] = parse(self, css, read_from, is_default_rules, *rest, **more)
+        return parsed[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stylesheet, "_parse_rules", parse_once)
+        yield
+
+
 def open_app(node: ScriptedNode, clock: Callable[[], float]) -> PeerchatApp:
     """An app without animation, so that a picture of it is always the same."""
     app = PeerchatApp(node, clock=clock)
@@ -46,7 +86,20 @@ async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     """Let the app work until a condition holds."""
     async with asyncio.timeout(20):
         while not condition():
+            if pilot.app._exception is not None:
+                raise pilot.app._exception
             await pilot.pause(0.01)
+
+
+async def fill(pilot: Pilot[None], *values: str) -> None:
+    """Fill a form from where the focus is, a field each, and press Enter in the last.
+
+    Pasting is one event a field; a key costs a drawing of the screen.
+    """
+    for value in values:
+        assert pilot.app.focused is not None
+        pilot.app.focused.post_message(events.Paste(value))
+        await pilot.press("enter")
 
 
 async def say(pilot: Pilot[None], text: str) -> None:

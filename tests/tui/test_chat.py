@@ -26,10 +26,11 @@ from peerchat.testing.node import (
 )
 from peerchat.tui.conversation import TurnState
 from peerchat.tui.screens.login import LoginScreen
-from peerchat.tui.widgets.transcript import TURNS_MOUNTED_MAX
+from peerchat.tui.widgets import transcript
 
 from .conftest import (
     chat_of,
+    fill,
     frame_text,
     open_app,
     prompt_of,
@@ -242,7 +243,7 @@ async def test_expired_session_asks_for_the_login_and_keeps_the_prompt(clock) ->
         await say(pilot, "go")
         await until(pilot, lambda: isinstance(app.screen, LoginScreen))
         assert "The session is over" in frame_text(app)
-        await pilot.press(*"ada@x.org", "enter", *"secret-pw", "enter")
+        await fill(pilot, "ada@x.org", "secret-pw")
         await until(pilot, lambda: "welcome back" in frame_text(app))
         assert [asked.prompt for asked in node.asked] == ["go", "go"]
 
@@ -271,20 +272,25 @@ async def test_phase_has_words(clock, phase, problem, words) -> None:
         assert problem in frame_text(app)
 
 
-async def test_at_most_a_window_of_turns_is_mounted(clock) -> None:
-    node = ScriptedNode()
-    app = open_app(node, clock)
-    total = TURNS_MOUNTED_MAX + 10
+async def test_at_most_a_window_of_turns_is_mounted(clock, monkeypatch) -> None:
+    mounted_max = 6
+    monkeypatch.setattr(transcript, "TURNS_MOUNTED_MAX", mounted_max)
+    monkeypatch.setattr(transcript, "PAGE_TURNS", 3)
+    app = open_app(ScriptedNode(), clock)
+    total = mounted_max + 5
     async with app.run_test() as pilot:
         for number in range(total):
             await say(pilot, f"prompt-{number}")
             await settled(pilot)
-        transcript = chat_of(pilot).transcript
-        assert len(transcript.views) == TURNS_MOUNTED_MAX
-        assert transcript.views[-1].turn.prompt == f"prompt-{total - 1}"
-        while transcript.views[0].turn.prompt != "prompt-0":
+        shown = chat_of(pilot).transcript
+        assert len(shown.views) == mounted_max
+        assert shown.views[-1].turn.prompt == f"prompt-{total - 1}"
+        pages = 0
+        while shown.views[0].turn.prompt != "prompt-0":
             await pilot.press("pageup")
-        assert len(transcript.views) == TURNS_MOUNTED_MAX
+            pages += 1
+        assert pages <= 4, "the window went back by itself"
+        assert len(shown.views) == mounted_max
         await pilot.press("ctrl+end")
         await until(pilot, lambda: f"prompt-{total - 1}" in frame_text(app))
 

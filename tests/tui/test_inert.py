@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 
 import pytest
@@ -21,8 +22,11 @@ from peerchat.api import (
     Role,
 )
 from peerchat.testing.node import ScriptedNode, swarm_state, usage
+from peerchat.testing.swarms import INVITES, LAB, MEMBERS
+from peerchat.tui.clipboard import Clipboard
 from peerchat.tui.conversation import Turn, TurnState
 from peerchat.tui.screens.dialogs import ModelScreen
+from peerchat.tui.screens.invite import InviteLineScreen
 from peerchat.tui.screens.login import LoginScreen
 from peerchat.tui.widgets.bars import Notice, StatusBar, TopBar
 from peerchat.tui.widgets.empty import Empty
@@ -32,7 +36,16 @@ from peerchat.tui.widgets.metrics import MetricsPanel
 from peerchat.tui.widgets.peers import PeersPanel
 from peerchat.tui.wording import Words
 
-from .conftest import chat_of, frame_text, open_app, prompt_of, say, settled, until
+from .conftest import (
+    chat_of,
+    fill,
+    frame_text,
+    open_app,
+    prompt_of,
+    say,
+    settled,
+    until,
+)
 
 HOSTILE = (
     "press\x1b]0;owned\x07\x1b[31mred\x1b]52;c;ZXZpbA==\x1b\\\x9b2J\x90q\x9c"
@@ -88,6 +101,7 @@ async def assert_widget_is_inert(widget, fill=lambda widget: None) -> None:
 def hostile_state() -> NodeState:
     return swarm_state(
         mode=HOSTILE,
+        swarm=HOSTILE,
         engine=HOSTILE,
         problem=HOSTILE,
         account=Account(HOSTILE),
@@ -115,7 +129,8 @@ async def test_bars() -> None:
 async def test_panels() -> None:
     state = hostile_state()
     await assert_widget_is_inert(PeersPanel(), lambda panel: panel.show_state(state))
-    await assert_widget_is_inert(Empty(), lambda empty: empty.show_state(state))
+    private = dataclasses.replace(state, mode="private")
+    await assert_widget_is_inert(Empty(), lambda empty: empty.show_state(private))
 
 
 async def test_metrics_panel_shows_numbers_only() -> None:
@@ -191,11 +206,41 @@ async def test_model_picker_and_login(clock) -> None:
         assert_inert(app)
         app.pop_screen()
         node.login_error = ApiError(ErrorCode.CONFLICT, HOSTILE)
-        app.show_login()
+        app._accounts.show_login()
         await pilot.pause()
-        await pilot.press(*"a@b.org", "enter", *"password", "enter")
+        await fill(pilot, "a@b.org", "password")
         await until(pilot, lambda: "press" in frame_text(app))
         assert isinstance(app.screen, LoginScreen)
+        assert_inert(app)
+
+
+async def test_swarm_screens(clock) -> None:
+    """Names in swarms, members and invites, and what refuses them, are others' text."""
+    node = ScriptedNode(hostile_state())
+    node.change(mode="private", is_swarm_admin=True)
+    swarms = node.private_swarms
+    swarms.known = [dataclasses.replace(LAB, name=HOSTILE, roles=(HOSTILE,))]
+    swarms.let_in = [dataclasses.replace(MEMBERS[0], name=HOSTILE, roles=(HOSTILE,))]
+    swarms.given = [dataclasses.replace(INVITES[1], name=HOSTILE, state=HOSTILE)]
+    app = open_app(node, clock)
+    app.booms = 0
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        for command in ("/swarm", "/members"):
+            await say(pilot, command)
+            await until(pilot, lambda: frame_text(app).count("press") > 3)
+            assert_inert(app)
+            if command == "/members":
+                await pilot.press("enter")
+                await until(pilot, lambda: "Revoke press" in frame_text(app))
+                swarms.error = ApiError(ErrorCode.CONFLICT, HOSTILE)
+                await pilot.click("#submit")
+                await until(pilot, lambda: "There is one already" in frame_text(app))
+                assert_inert(app)
+                await pilot.press("escape")
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is app.chat)
+        app.push_screen(InviteLineScreen(HOSTILE, Clipboard(app.copy_to_clipboard)))
+        await until(pilot, lambda: "The invite" in frame_text(app))
         assert_inert(app)
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from peerchat.api import ApiError, ErrorCode, Phase
 from peerchat.testing.node import ScriptedNode, solo_state, swarm_state
-from peerchat.tui.screens.login import LoginScreen, PasswordInput
+from peerchat.tui.screens.login import LoginScreen
+from peerchat.tui.widgets.field import Field
 
-from .conftest import frame_text, open_app, prompt_of, say, until
+from .conftest import fill, frame_text, open_app, prompt_of, say, until
 
 EMAIL = "ada@example.org"
 
@@ -35,7 +36,7 @@ async def test_password_is_not_shown_nor_copied(clock) -> None:
     async with app.run_test() as pilot:
         await login_open(pilot)
         await pilot.press(*EMAIL, "enter", *"secret-pw")
-        password = app.screen.query_one(PasswordInput)
+        password = app.screen.query_one("#password", Field)
         password.select_all()
         await pilot.press("ctrl+c", "ctrl+x")
         assert app.clipboard == ""
@@ -59,7 +60,7 @@ async def test_refusals_have_words(clock, code, words) -> None:
     app = open_app(node, clock)
     async with app.run_test() as pilot:
         await login_open(pilot)
-        await pilot.press(*EMAIL, "enter", *"secret-pw", "enter")
+        await fill(pilot, EMAIL, "secret-pw")
         await until(pilot, lambda: words in frame_text(app))
         assert isinstance(app.screen, LoginScreen)
 
@@ -70,7 +71,7 @@ async def test_too_many_attempts_count_down(clock) -> None:
     app = open_app(node, clock)
     async with app.run_test() as pilot:
         await login_open(pilot)
-        await pilot.press(*EMAIL, "enter", *"secret-pw", "enter")
+        await fill(pilot, EMAIL, "secret-pw")
         await until(pilot, lambda: "Try again in 20 s" in frame_text(app))
         clock.now_s += 5
         await until(pilot, lambda: "Try again in 15 s" in frame_text(app))
@@ -86,14 +87,16 @@ async def test_register_and_what_is_checked_before(clock) -> None:
     async with app.run_test() as pilot:
         await login_open(pilot)
         await pilot.click("#register")
-        assert "This is no email address" in frame_text(app)
-        await pilot.press(*EMAIL, "enter", *"short")
-        await pilot.click("#register")
-        assert "The password is too short" in frame_text(app)
-        assert node.accounts == []
+        await until(pilot, lambda: "This is no email address" in frame_text(app))
         register = app.screen.query_one("#register")
         await until(pilot, lambda: not register.has_class("-active"))
-        app.screen.query_one(PasswordInput).value = "long-enough"
+        await fill(pilot, EMAIL)
+        await pilot.press(*"short")
+        await pilot.click("#register")
+        await until(pilot, lambda: "The password is too short" in frame_text(app))
+        assert node.accounts == []
+        await until(pilot, lambda: not register.has_class("-active"))
+        app.screen.query_one("#password", Field).value = "long-enough"
         await pilot.click("#register")
         await until(pilot, lambda: app.screen is app.chat)
         assert node.accounts[0] == ("register", EMAIL, "long-enough")
@@ -105,7 +108,7 @@ async def test_slash_register_makes_enter_register(clock) -> None:
     async with app.run_test() as pilot:
         await say(pilot, "/register")
         await login_open(pilot)
-        await pilot.press(*EMAIL, "enter", *"long-enough", "enter")
+        await fill(pilot, EMAIL, "long-enough")
         await until(pilot, lambda: node.accounts)
         assert node.accounts[0][0] == "register"
 
@@ -122,7 +125,7 @@ async def test_login_does_not_interrupt_typing(clock) -> None:
         await until(pilot, lambda: "Not logged in" in frame_text(app))
         await pilot.press("enter")
         await login_open(pilot)
-        await pilot.press(*EMAIL, "enter", *"secret-pw", "enter")
+        await fill(pilot, EMAIL, "secret-pw")
         await until(pilot, lambda: node.asked)
         assert node.asked[0].prompt == "hello"
 

@@ -7,6 +7,7 @@ They change with Textual and are made on the pinned version only:
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import deque
 from dataclasses import dataclass
 
@@ -25,14 +26,27 @@ from peerchat.testing.node import (
     PROCESSOR_KEY,
     SAMPLE_ANSWER,
     ScriptedNode,
+    private_state,
     seed_metrics,
     solo_state,
     swarm_state,
     whole,
 )
+from peerchat.testing.swarms import FAMILY, LAB, LINE
+from peerchat.tui.clipboard import Clipboard
+from peerchat.tui.screens.invite import CodeScreen, InviteLineScreen
 from peerchat.tui.screens.login import LoginScreen
 
-from .conftest import chat_of, frame_text, open_app, prompt_of, say, settled, until
+from .conftest import (
+    chat_of,
+    fill,
+    frame_text,
+    open_app,
+    prompt_of,
+    say,
+    settled,
+    until,
+)
 
 SIZES = [(80, 24), (120, 40)]
 
@@ -106,7 +120,7 @@ def test_login_with_error(picture) -> None:
         await until(pilot, lambda: isinstance(pilot.app.screen, LoginScreen))
         for field in pilot.app.screen.query("Input"):
             field.cursor_blink = False
-        await pilot.press(*"ada@example.org", "enter", *"not-it-at-all", "enter")
+        await fill(pilot, "ada@example.org", "not-it-at-all")
         await until(pilot, lambda: "Wrong email" in frame_text(pilot.app))
 
     picture.take(ScriptedNode(swarm_state(account=None), login_error=refusal), act)
@@ -146,7 +160,7 @@ def test_failure(picture) -> None:
 def test_panels(picture) -> None:
     async def act(pilot) -> None:
         chat = chat_of(pilot)
-        seed_metrics(chat.metrics_history)
+        seed_metrics(chat.sidebar.history)
         if pilot.app.size.width < 100:
             await pilot.press("f2", "f3")
         chat.show_state(chat._state)
@@ -168,6 +182,124 @@ def test_models(picture) -> None:
             field.cursor_blink = False
 
     picture.take(ScriptedNode(), act)
+
+
+def still(pilot) -> None:
+    """No cursor blinks in a form."""
+    for field in pilot.app.screen.query("Input"):
+        field.cursor_blink = False
+
+
+def test_slash(picture) -> None:
+    async def act(pilot) -> None:
+        await pilot.press("/", "m")
+
+    picture.take(ScriptedNode(private_state()), act)
+
+
+def test_create_swarm(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, "/create lab")
+        await until(pilot, lambda: "Passphrase" in frame_text(pilot.app))
+        still(pilot)
+
+    picture.take(ScriptedNode(solo_state()), act)
+
+
+def test_join_swarm(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, f"/join {LINE}")
+        await until(pilot, lambda: "An invite into" in frame_text(pilot.app))
+        still(pilot)
+
+    picture.take(ScriptedNode(solo_state()), act)
+
+
+def test_swarms(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, "/swarm")
+        await until(pilot, lambda: "family" in frame_text(pilot.app))
+
+    node = ScriptedNode(private_state())
+    node.private_swarms.known = [dataclasses.replace(LAB, is_current=True), FAMILY]
+    picture.take(node, act)
+
+
+def test_invite_form(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, "/invite Grace")
+        await until(pilot, lambda: "For whom" in frame_text(pilot.app))
+        still(pilot)
+        pilot.app.screen.query_one("#processor").value = True
+
+    picture.take(ScriptedNode(private_state()), act)
+
+
+def test_invite_line(picture) -> None:
+    async def act(pilot) -> None:
+        pilot.app.push_screen(InviteLineScreen(LINE, Clipboard(lambda text: None)))
+        await until(pilot, lambda: "The invite" in frame_text(pilot.app))
+
+    picture.take(ScriptedNode(private_state()), act)
+
+
+def test_invite_code(picture) -> None:
+    async def act(pilot) -> None:
+        pilot.app.push_screen(InviteLineScreen(LINE, Clipboard(lambda text: None)))
+        await until(pilot, lambda: "The invite" in frame_text(pilot.app))
+        await pilot.press("q")
+        await until(
+            pilot,
+            lambda: (
+                "Make the terminal bigger" in frame_text(pilot.app)
+                or isinstance(pilot.app.screen, CodeScreen)
+            ),
+        )
+
+    picture.take(ScriptedNode(private_state()), act)
+
+
+def test_members(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, "/members")
+        await until(pilot, lambda: "Grace" in frame_text(pilot.app))
+
+    picture.take(ScriptedNode(private_state()), act)
+
+
+def test_revoke_with_locked_root_key(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, "/members")
+        await until(pilot, lambda: "Grace" in frame_text(pilot.app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "Revoke Ada's laptop" in frame_text(pilot.app))
+        pilot.app.screen.submitted()
+        await until(pilot, lambda: "is locked" in frame_text(pilot.app))
+        still(pilot)
+
+    node = ScriptedNode(private_state())
+    node.private_swarms.passphrase = "horse"
+    picture.take(node, act)
+
+
+def test_register_with_code(picture) -> None:
+    async def act(pilot) -> None:
+        await until(pilot, lambda: isinstance(pilot.app.screen, LoginScreen))
+        await pilot.press("escape")
+        await say(pilot, "/register")
+        await until(pilot, lambda: "Registration code" in frame_text(pilot.app))
+        still(pilot)
+
+    picture.take(ScriptedNode(private_state(account=None)), act)
+
+
+def test_change_password(picture) -> None:
+    async def act(pilot) -> None:
+        await say(pilot, "/password")
+        await until(pilot, lambda: "Password now" in frame_text(pilot.app))
+        still(pilot)
+
+    picture.take(ScriptedNode(private_state()), act)
 
 
 def test_light(picture) -> None:

@@ -10,9 +10,9 @@ from textual.color import Color
 from peerchat.api import Phase
 from peerchat.settings import Home, Settings
 from peerchat.testing.node import ScriptedNode, solo_state, swarm_state, whole
-from peerchat.tui.actions import ACTIONS, parse_command
+from peerchat.tui.actions import parse_command
 from peerchat.tui.app import PeerchatApp
-from peerchat.tui.conversation import QUEUE_MAX
+from peerchat.tui.registry import ACTIONS
 from peerchat.tui.screens.dialogs import HelpScreen, ModelScreen
 from peerchat.tui.screens.login import LoginScreen
 
@@ -81,16 +81,15 @@ def test_parse_command() -> None:
     assert unknown.action is None
 
 
-def test_every_action_can_be_done() -> None:
-    """Ids, slashes and keys are unique, and the chat knows each action."""
-    from peerchat.tui.screens.chat import ChatScreen
-
+def test_every_action_can_be_done(clock) -> None:
+    """Ids, slashes and keys are unique, and something does each action."""
+    app = open_app(ScriptedNode(), clock)
     for field in ("id", "slash", "key"):
         values = [getattr(action, field) for action in ACTIONS]
         given = [value for value in values if value]
         assert len(given) == len(set(given))
     for action in ACTIONS:
-        assert action.id == "model" or hasattr(ChatScreen, f"action_{action.id}")
+        assert app.knows(action.id)
 
 
 async def test_unknown_command_is_given_back(clock) -> None:
@@ -177,14 +176,16 @@ async def test_too_long_a_prompt_is_given_back(clock, tmp_path) -> None:
         assert node.asked == []
 
 
-async def test_queue_has_an_end_and_loses_nothing(clock) -> None:
+async def test_queue_has_an_end_and_loses_nothing(clock, monkeypatch) -> None:
+    for module in ("conversation", "screens.dispatch"):
+        monkeypatch.setattr(f"peerchat.tui.{module}.QUEUE_MAX", 4)
     node = ScriptedNode(swarm_state(phase=Phase.OFFLINE))
     app = open_app(node, clock)
     async with app.run_test() as pilot:
-        for number in range(QUEUE_MAX + 1):
+        for number in range(5):
             await say(pilot, f"prompt {number}")
-        assert prompt_of(pilot).text == f"prompt {QUEUE_MAX}"
-        assert len(chat_of(pilot).session.conversation.queue) == QUEUE_MAX
+        assert prompt_of(pilot).text == "prompt 4"
+        assert len(chat_of(pilot).session.conversation.queue) == 4
 
 
 async def test_panels_fold_and_unfold(clock) -> None:
@@ -193,12 +194,12 @@ async def test_panels_fold_and_unfold(clock) -> None:
         await pilot.pause()
         assert "7c1f0a52" in frame_text(app)
         await pilot.resize_terminal(90, 30)
-        assert "7c1f0a52" not in frame_text(app)
+        await until(pilot, lambda: "7c1f0a52" not in frame_text(app))
         await pilot.press("f2")
-        assert "7c1f0a52" in frame_text(app)
+        await until(pilot, lambda: "7c1f0a52" in frame_text(app))
         assert "limit left" not in frame_text(app)
         await pilot.press("f3")
-        assert "limit left" in frame_text(app)
+        await until(pilot, lambda: "limit left" in frame_text(app))
 
 
 async def test_hidden_panels_are_not_drawn_and_peers_not_looked_up(clock) -> None:

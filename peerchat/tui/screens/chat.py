@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import ClassVar
 
 from textual import events, on
@@ -13,23 +12,26 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
-from textual.worker import Worker, WorkerCancelled
 
 from peerchat.api import ApiError, Node, NodeState, Phase
 from peerchat.sanitize import display_line
-from peerchat.tui.actions import Situation, key_bindings, parse_command
-from peerchat.tui.conversation import QUEUE_MAX, Turn, TurnState
+from peerchat.tui.actions import action_of, key_bindings, matching, parse_command
+from peerchat.tui.clipboard import Clipboard
+from peerchat.tui.conversation import Turn
+from peerchat.tui.first_run import FirstRun
+from peerchat.tui.registry import Action, Situation
 from peerchat.tui.session import Session
 from peerchat.tui.widgets.bars import Notice, StatusBar, TopBar
+from peerchat.tui.widgets.commands import CommandHints
 from peerchat.tui.widgets.empty import Empty
 from peerchat.tui.widgets.inert import Inert
-from peerchat.tui.widgets.metrics import History, MetricsPanel
-from peerchat.tui.widgets.peers import PeersPanel
 from peerchat.tui.widgets.prompt import Prompt
+from peerchat.tui.widgets.sidebar import Sidebar
 from peerchat.tui.widgets.transcript import Transcript
-from peerchat.tui.wording import Words, count, limit_notice, state_notice
+from peerchat.tui.wording import Tone, Words, limit_notice, state_notice
 
-from .dialogs import HelpScreen, ModelScreen
+from .chat_deeds import ChatDeeds
+from .dispatch import Dispatch
 
 TICK_S = 0.1
 """How often a running answer is drawn: fast enough to read along."""
@@ -41,9 +43,6 @@ SECOND_S = 1.0
 
 PEERS_EVERY_S = 15
 """How often peers are looked up while their panel is seen."""
-
-WIDE_COLUMNS = 100
-"""From here on the panels are shown unless they were switched off."""
 
 
 class ChatScreen(Screen[None]):
@@ -61,43 +60,50 @@ class ChatScreen(Screen[None]):
     class Opened(Message):
         """The screen stands: keys reach the prompt from now on."""
 
-    class LoginWanted(Message):
-        """A prompt waits for an account, or the user asked for the login."""
+    class AccountWanted(Message):
+        """A prompt waits for an account, or was refused for want of one."""
 
-        def __init__(self, *, is_register: bool = False) -> None:
+    class Wanted(Message):
+        """An action that is not the chat's own."""
+
+        def __init__(self, action_id: str, argument: str) -> None:
             super().__init__()
-            self.is_register = is_register
+            self.action_id = action_id
+            self.argument = argument
 
-    class LogoutWanted(Message):
-        """The user wants the session forgotten."""
-
-    def __init__(self, node: Node, clock: Callable[[], float], prompt_max: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        clock: Callable[[], float],
+        prompt_max: int,
+        first_run: FirstRun,
+        clipboard: Clipboard,
+    ) -> None:
         super().__init__()
         self.session = Session(node, clock, self._turn_changed)
         self.account_problem: Words | None = None
         """Why the account could not be had; shown until it could."""
+        self.model: str | None = None
+        """What is asked; None: any."""
         self._node = node
         self._clock = clock
-        self._prompt_bytes_max = prompt_max
+        self._first_run = first_run
+        self.dispatch = Dispatch(self, prompt_max)
+        self.deeds = ChatDeeds(self, clipboard)
         self.transcript = Transcript()
         self.prompt = Prompt()
+        self.sidebar = Sidebar()
         self._top, self._status = TopBar(), StatusBar()
         self._empty, self._notice_bar = Empty(), Notice(classes="notice")
         self._pill = Inert("↓ Ctrl+End follows the answer", classes="pill")
-        self._sidebar = Vertical(id="sidebar")
-        self._peers, self._metrics = PeersPanel(id="peers"), MetricsPanel()
+        self._hints = CommandHints(classes="hints")
         self._state = node.state()
-        self._model: str | None = None
-        self.metrics_history = History()
         self._is_open = False
-        self._is_closing = False
         self._is_dirty = False
         self._is_drawing = False
         self._rest_until_s = 0.0
         self._peers_due_s = 0.0
         self._sampled_s = clock()
-        self._panels: dict[str, bool | None] = {"peers": None, "metrics": None}
-        self._answer_worker: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         yield self._top
@@ -108,15 +114,15 @@ class ChatScreen(Screen[None]):
                     yield self.transcript
                 yield self._pill
                 yield self._notice_bar
+                yield self._hints
                 yield self.prompt
-            with self._sidebar:
-                yield self._peers
-                yield self._metrics
+            yield self.sidebar
         yield self._status
 
     def on_mount(self) -> None:
         self.transcript.display = False
         self._is_open = True
+        self.dispatch.open()
         self.show_state(self._node.state())
         self.post_message(self.Opened())
         self.set_interval(TICK_S, self._tick)
@@ -130,29 +136,20 @@ class ChatScreen(Screen[None]):
         self._state = state
         if not self._is_open:
             return
-        self._top.show_state(state, self._model)
+        self._top.show_state(state, self.model)
         self._status.show_state(state)
-        if not self.session.conversation.turns:
-            self._empty.show_state(state)
-        self._show_panels()
+        self._show_empty()
+        self.sidebar.show_state(state)
         self._show_notice()
-        self.pump()
+        self.dispatch.pump()
 
     def on_resize(self, event: events.Resize) -> None:
         self.show_state(self._state)
 
-    def _show_panels(self) -> None:
-        is_wide = self.app.size.width >= WIDE_COLUMNS
-        shown = {
-            name: is_wide if wanted is None else wanted
-            for name, wanted in self._panels.items()
-        }
-        self._sidebar.display = any(shown.values())
-        self._peers.display, self._metrics.display = shown["peers"], shown["metrics"]
-        if shown["peers"]:
-            self._peers.show_state(self._state)
-        if shown["metrics"]:
-            self._metrics.show_state(self._state, self.metrics_history)
+    def _show_empty(self) -> None:
+        if not self.session.conversation.turns:
+            is_offered = self._first_run.is_due(self._state)
+            self._empty.show_state(self._state, is_offered=is_offered)
 
     def _show_notice(self) -> None:
         self._notice_bar.show_words(self._notice())
@@ -162,6 +159,8 @@ class ChatScreen(Screen[None]):
         words = state_notice(self._state, waiting)
         if self._state.phase is not Phase.READY:
             return words
+        if self.session.is_held:
+            return Words("Going into another swarm…", "What you send waits.", Tone.INFO)
         if self.account_problem is not None and self._state.account is None:
             return self.account_problem
         blocked_s = self.session.blocked_s()
@@ -169,48 +168,27 @@ class ChatScreen(Screen[None]):
 
     # The session
 
-    def pump(self) -> None:
-        """Start the next prompt if one waits and can go."""
-        if self._is_open and not self._is_closing and self.session.can_run():
-            is_busy = self._answer_worker is not None and self._answer_worker.is_running
-            if not is_busy:
-                self._answer_worker = self.run_worker(
-                    self._run_next(), group="answer", exit_on_error=False
-                )
+    def refresh_state(self) -> None:
+        """Draw the node's newest state."""
+        self.show_state(self._node.state())
 
-    async def _run_next(self) -> None:
-        try:
-            await self.session.run_next()
-        finally:
-            self.call_later(self._after_answer)
-
-    async def _after_answer(self) -> None:
-        last = self.session.conversation.last
-        for turn in list(self.session.conversation.turns):
-            if turn.state is TurnState.STOPPED and not turn.has_arrived:
-                await self._take_back(turn)
+    async def answer_ended(self) -> None:
+        """An answer is over, in whatever way."""
         if self.session.needs_login:
-            self.post_message(self.LoginWanted())
-        elif last is not None:
+            self.post_message(self.AccountWanted())
+        elif self.session.conversation.turns:
             await self._draw()
         self._show_notice()
-        self.pump()
 
     def _turn_changed(self, turn: Turn) -> None:
         self._is_dirty = True
 
-    async def _take_back(self, turn: Turn) -> None:
-        """Return a prompt, of which nothing came, to where it was typed."""
-        self.session.conversation.remove(turn)
-        self.prompt.give_back(turn.prompt)
-        await self._show_turns()
-
-    async def _show_turns(self) -> None:
+    async def show_turns(self) -> None:
+        """Show the conversation as it is now."""
         turns = self.session.conversation.turns
         self.transcript.display = bool(turns)
         self._empty.display = not turns
-        if not turns:
-            self._empty.show_state(self._state)
+        self._show_empty()
         await self.transcript.show_turns(turns)
         await self._draw()
         self._show_notice()
@@ -237,8 +215,8 @@ class ChatScreen(Screen[None]):
     def _second(self) -> None:
         self._sample()
         self._show_notice()
-        self.pump()
-        is_seen = self._peers.display
+        self.dispatch.pump()
+        is_seen = self.sidebar.shows_peers
         is_ready = self._state.phase is Phase.READY
         if is_seen and is_ready and self._clock() >= self._peers_due_s:
             self._peers_due_s = self._clock() + PEERS_EVERY_S
@@ -249,10 +227,7 @@ class ChatScreen(Screen[None]):
         now_s = self._clock()
         if now_s - self._sampled_s >= SECOND_S / 2:
             self._sampled_s = now_s
-            is_answering = self.session.running is not None
-            self.metrics_history.add(self._state, is_answering=is_answering)
-            if self._metrics.display:
-                self._metrics.show_state(self._state, self.metrics_history)
+            self.sidebar.sample(is_answering=self.session.running is not None)
 
     async def _refresh_peers(self) -> None:
         """Look the peers up; the result comes as a state, a failure as a phase."""
@@ -263,56 +238,72 @@ class ChatScreen(Screen[None]):
 
     # What the user does
 
+    async def perform(self, action: Action, argument: str = "") -> None:
+        """Do what was asked for by key, command or palette, or say why not."""
+        situation = self.situation()
+        if not action.is_available(situation) and action.otherwise:
+            self.tell(action.otherwise)
+        elif action.id in self.deeds.table:
+            await self.deeds.table[action.id](argument)
+        else:
+            self.post_message(self.Wanted(action.id, argument))
+
+    async def action_perform(self, action_id: str) -> None:
+        """Do an action of the registry; what keys are bound to."""
+        await self.perform(action_of(action_id))
+
+    @on(Empty.Chosen)
+    async def chosen(self, event: Empty.Chosen) -> None:
+        self.prompt.focus()
+        await self.perform(action_of(event.action_id))
+
+    @on(Prompt.InviteGiven)
+    async def invite_given(self, event: Prompt.InviteGiven) -> None:
+        """An invite is a secret: it never goes out as a prompt."""
+        await self.perform(action_of("join"), event.line)
+
+    @on(Prompt.Changed)
+    def typed(self) -> None:
+        situation = self.situation()
+        self._hints.show(matching(self.prompt.text, situation), situation)
+
+    @on(Prompt.CompletionWanted)
+    def complete(self) -> None:
+        """Finish the command that is being typed; Tab goes on when there is none."""
+        found = matching(self.prompt.text, self.situation())
+        if found:
+            space = " " if found[0].argument else ""
+            self.prompt.fill(f"/{found[0].slash}{space}")
+        else:
+            self.focus_next()
+
     @on(Prompt.Submitted)
     async def submitted(self, event: Prompt.Submitted) -> None:
         command = parse_command(event.text)
-        if command is not None and command.action is None:
+        if command is None:
+            is_escaped = event.text.startswith("//")
+            await self.send(event.text[1:] if is_escaped else event.text)
+        elif command.action is not None:
+            await self.perform(command.action, command.argument)
+        else:
             self.prompt.give_back(event.text)
             self.tell(
                 f"There is no /{command.name}. /help lists the commands; "
                 "// at the start sends it as a prompt."
             )
-        elif command is not None and command.action is not None:
-            if command.action.id == "model":
-                self._use_model(command.argument or None)
-            else:
-                await self.run_action(command.action.id)
-        else:
-            is_escaped = event.text.startswith("//")
-            await self.send(event.text[1:] if is_escaped else event.text)
 
     async def send(self, text: str) -> None:
         """Queue a prompt; it goes out as soon as it can."""
-        if len(text.encode(errors="replace")) > self._prompt_bytes_max:
-            self.prompt.give_back(text)
-            limit = self._prompt_bytes_max // 1024
-            self.tell(f"The prompt is longer than {limit} KiB. Shorten it.")
+        if not await self.dispatch.queue(text):
             return
-        if self.session.conversation.add(text, self._model) is None:
-            self.prompt.give_back(text)
-            self.tell(f"{QUEUE_MAX} prompts wait already. Wait, or take one back: Esc.")
-            return
-        await self._show_turns()
-        self.pump()
+        if self._first_run.is_due(self._state):
+            self._first_run.choose()
         if self._state.phase is Phase.READY and self._state.account is None:
-            self.post_message(self.LoginWanted())
+            self.post_message(self.AccountWanted())
 
     async def action_stop(self) -> None:
         """Stop the answer, or take back the newest prompt that waits."""
-        queue = self.session.conversation.queue
-        if self.session.running is not None and self._answer_worker is not None:
-            self._answer_worker.cancel()
-        elif queue:
-            await self._take_back(queue[-1])
-
-    async def stop_all(self) -> None:
-        """Stop the running answer and wait until its request is closed; for the end."""
-        self._is_closing = True
-        worker = self._answer_worker
-        if worker is not None and worker.is_running:
-            worker.cancel()
-            with suppress(WorkerCancelled):
-                await worker.wait()
+        await self.dispatch.stop()
 
     def situation(self) -> Situation:
         """What the actions depend on, now."""
@@ -321,70 +312,8 @@ class ChatScreen(Screen[None]):
             state=self._state,
             is_running=self.session.running is not None or bool(conversation.queue),
             has_answer=bool(conversation.last_answer()),
-            has_failed=self._failed() is not None,
+            has_failed=conversation.last_failed() is not None,
         )
-
-    def action_help(self) -> None:
-        self.app.push_screen(HelpScreen())
-
-    def action_copy(self) -> None:
-        """Copy the last answer's Markdown source (OSC 52)."""
-        answer = self.session.conversation.last_answer()
-        if answer:
-            self.app.copy_to_clipboard(answer)
-            self.tell(
-                f"Copied {count(len(answer), 'character')} of Markdown.", "information"
-            )
-        else:
-            self.tell("There is no answer to copy yet. Ask something first.")
-
-    async def action_retry(self) -> None:
-        """Send the last failed prompt once more."""
-        turn = self._failed()
-        if turn is None:
-            self.tell("Nothing has failed, so there is nothing to try again.")
-            return
-        self.session.conversation.remove(turn)
-        await self.send(turn.prompt)
-
-    async def action_clear(self) -> None:
-        """Forget what was said; a running answer goes on."""
-        self.session.conversation.clear()
-        await self._show_turns()
-
-    def action_peers(self) -> None:
-        self._toggle("peers")
-
-    def action_metrics(self) -> None:
-        self._toggle("metrics")
-
-    def action_thinking(self) -> None:
-        """Unfold or fold the thinking of the newest answer that has some."""
-        for view in reversed(self.transcript.views):
-            if view.turn.thinking:
-                view.toggle_thinking()
-                return
-        self.tell("No answer here came with thinking.")
-
-    def action_login(self) -> None:
-        self.post_message(self.LoginWanted())
-
-    def action_register(self) -> None:
-        self.post_message(self.LoginWanted(is_register=True))
-
-    def action_logout(self) -> None:
-        self.post_message(self.LogoutWanted())
-
-    def action_models(self) -> None:
-        """Pick a model from those that the swarm serves."""
-        picker = ModelScreen(self._state.models, self._model)
-        self.app.push_screen(picker, self._picked)
-
-    async def action_theme(self) -> None:
-        await self.app.run_action("app.theme")
-
-    async def action_quit(self) -> None:
-        await self.app.run_action("app.quit")
 
     async def action_earlier(self) -> None:
         await self.transcript.page_up()
@@ -407,12 +336,9 @@ class ChatScreen(Screen[None]):
         """Show one line for a few seconds."""
         self.notify(display_line(text, 400), severity=severity, markup=False)
 
-    def _picked(self, name: str | None) -> None:
-        if name is not None:
-            self._use_model(name or None)
-
-    def _use_model(self, name: str | None) -> None:
-        self._model = name
+    def use_model(self, name: str | None) -> None:
+        """Ask this model from now on; None: any."""
+        self.model = name
         self._top.show_state(self._state, name)
         known = {model.name for model in self._state.models}
         if name is None:
@@ -422,15 +348,5 @@ class ChatScreen(Screen[None]):
         else:
             self.tell(f"Nobody serves {name} now; it is asked for all the same.")
 
-    def _toggle(self, panel: str) -> None:
-        widget = self.query_one(f"#{panel}")
-        is_seen = widget.display and self._sidebar.display
-        self._panels[panel] = not is_seen
-        self._show_panels()
-
     def _show_pill(self, is_following: bool) -> None:
         self._pill.display = not is_following
-
-    def _failed(self) -> Turn | None:
-        turns = reversed(self.session.conversation.turns)
-        return next((turn for turn in turns if turn.state is TurnState.FAILED), None)

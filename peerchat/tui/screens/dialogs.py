@@ -16,7 +16,8 @@ from textual.widgets.option_list import Option
 
 from peerchat.api import ModelInfo
 from peerchat.sanitize import display_line
-from peerchat.tui.actions import ACTIONS, EXTRA_KEYS, key_label
+from peerchat.tui.actions import EXTRA_KEYS, key_label
+from peerchat.tui.registry import ACTIONS, Action, Group, Situation
 from peerchat.tui.widgets.inert import Inert
 from peerchat.tui.wording import count
 
@@ -32,35 +33,44 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,f1,q,enter", "dismiss", "Close", show=False)
     ]
 
+    def __init__(self, situation: Situation) -> None:
+        super().__init__()
+        self._situation = situation
+
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title = "Keys and commands"
             dialog.border_subtitle = "Esc: back"
-            yield Inert(help_content())
+            yield Inert(help_content(self._situation))
 
 
-def help_content() -> Content:
-    """The help page: what belongs to the prompt, then the registry."""
+def help_content(situation: Situation) -> Content:
+    """The help page: what belongs to the prompt, then the registry by groups."""
     lines = [
-        Content.assemble((f"{key:<22}", "bold $primary"), what)
+        Content.assemble((f"{key:<25}", "bold $primary"), what)
         for key, what in EXTRA_KEYS
     ]
-    lines.append(Content(""))
-    for action in ACTIONS:
-        slash = f"/{action.slash} {action.argument}".strip() if action.slash else ""
-        key = key_label(action.key) if action.key else ""
-        lines.append(
-            Content.assemble(
-                (f"{slash:<14}", "bold $primary"),
-                (f"{key:<8}", "bold $secondary"),
-                action.help,
-            )
-        )
+    for group in Group:
+        lines += [Content(""), Content.styled(group.value, "bold")]
+        actions = [action for action in ACTIONS if action.group is group]
+        lines += [_help_line(action, situation) for action in actions]
     lines += [
         Content(""),
         Content.styled("//text sends a prompt that begins with /", "dim"),
+        Content.styled("Dim: makes no sense now", "dim"),
     ]
     return Content("\n").join(lines)
+
+
+def _help_line(action: Action, situation: Situation) -> Content:
+    slash = f"/{action.slash} {action.argument}".strip() if action.slash else ""
+    key = key_label(action.key) if action.key else ""
+    is_fit = action.is_available(situation)
+    return Content.assemble(
+        (f"{slash:<17}", "bold $primary" if is_fit else "dim"),
+        (f"{key:<8}", "bold $secondary" if is_fit else "dim"),
+        (action.help, "" if is_fit else "dim"),
+    )
 
 
 class ModelScreen(ModalScreen[str | None]):

@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Iterable
 
-from textual import on, work
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Button, Input
+from textual import on
+from textual.widget import Widget
+from textual.widgets import Button
 
 from peerchat.api import Account, ApiError, ErrorCode, Node
-from peerchat.tui.widgets.inert import Inert
+from peerchat.tui.widgets.field import Field
 from peerchat.tui.wording import Tone, Words, login_words
+
+from .form import FormScreen
 
 PASSWORD_CHARS_MIN = 8
 """What auth peers demand; checked here only to spare a round trip."""
 
+CODE_CHARS_MAX = 128
 
-class PasswordInput(Input):
-    """Hides what is typed, also from the clipboard."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            password=True, placeholder="8 characters or more", id="password"
-        )
-
-    def action_copy(self) -> None:
-        """Copy nothing."""
-
-    def action_cut(self) -> None:
-        """Cut nothing."""
+HINT = Words("", "New here? Type both and choose Register.", Tone.INFO)
+CODE_HINT = Words(
+    "", "The code only if this swarm asks for one; its admin has it.", Tone.INFO
+)
 
 
-class LoginScreen(ModalScreen[Account | None]):
+class LoginScreen(FormScreen[Account]):
     """Asks for an account; dismissed with it, or with None by Esc."""
 
-    CSS_PATH = "login.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Back", show=False)
-    ]
+    TITLE_WORDS = "Welcome to peerchat"
+    SUBTITLE_WORDS = "Esc: later"
 
     def __init__(
         self,
@@ -57,68 +44,89 @@ class LoginScreen(ModalScreen[Account | None]):
         self._node = node
         self._clock = clock
         self._is_register = is_register
-        self._note = note
+        self._first_words = note
         self._blocked_until_s = 0.0
-        self._email = Input(placeholder="you@example.org", id="email")
-        self._password = PasswordInput()
-        self._words = Inert("", id="login-note")
+        self._email = Field("Email", "you@example.org", id="email")
+        self._password = Field(
+            "Password", "8 characters or more", id="password", is_secret=True
+        )
+        self._code = Field(
+            "Registration code",
+            "may stay empty",
+            id="code",
+            max_length=CODE_CHARS_MAX,
+        )
         self._login = Button("Log in", id="login")
         self._register_button = Button("Register", id="register")
 
-    def compose(self) -> ComposeResult:
-        is_solo = self._node.state().mode == "solo"
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Welcome to peerchat"
-            dialog.border_subtitle = "Esc: later"
-            yield Inert("Email", classes="field-label")
-            yield self._email
-            yield Inert("Password", classes="field-label")
-            yield self._password
-            yield self._words
-            with Horizontal(id="login-buttons"):
-                yield self._login
-                yield self._register_button
-                if is_solo:
-                    yield Button("Local user", id="local")
+    def fields(self) -> Iterable[Widget]:
+        return (self._email, self._password, self._code)
+
+    def buttons(self) -> Iterable[Button]:
+        yield self._login
+        yield self._register_button
+        if self._node.state().mode == "solo":
+            yield Button("Local user", id="local")
+
+    def hint(self) -> Words | None:
+        if self._first_words is not None:
+            return self._first_words
+        return CODE_HINT if self._code.display else HINT
 
     def on_mount(self) -> None:
-        main = self._register_button if self._is_register else self._login
-        main.variant = "primary"
-        self._show(self._note)
+        self._show_mode()
         self.set_interval(1.0, self._count_down)
 
-    @on(Input.Submitted, "#email")
-    def to_password(self) -> None:
-        self._password.focus()
+    def _show_mode(self) -> None:
+        """The primary button is what Enter does; a code is for registering only."""
+        main = self._register_button if self._is_register else self._login
+        for button in (self._login, self._register_button):
+            button.variant = "primary" if button is main else "default"
+        self._code.display = self._is_register and self._takes_code
 
-    @on(Input.Submitted, "#password")
+    @property
+    def _takes_code(self) -> bool:
+        return self._node.state().mode == "private"
+
+    def submitted(self) -> None:
+        if self._is_register:
+            self._register_now()
+        else:
+            self.log_in()
+
     @on(Button.Pressed, "#login")
     def log_in(self) -> None:
-        if self._is_register and self.focused is self._password:
-            self.register()
-        elif (pair := self._pair()) is not None:
-            self._run("Logging in…", lambda: self._node.login(*pair))
+        pair = self._pair()
+        if pair is not None:
+            self._try("Logging in…", lambda: self._node.login(*pair))
 
     @on(Button.Pressed, "#register")
     def register(self) -> None:
+        """Register; where a code may be asked for, show its field first."""
+        if self._takes_code and not self._is_register:
+            self._is_register = True
+            self._show_mode()
+            self.say(CODE_HINT)
+            self.set_focus(self._password if self._email.value else self._email)
+        else:
+            self._register_now()
+
+    def _register_now(self) -> None:
         pair = self._pair()
         if pair is None:
             return
         if len(pair[1]) < PASSWORD_CHARS_MIN:
-            self._complain("The password is too short", "Take 8 characters or more")
+            advice = "Take 8 characters or more"
+            self.complain("The password is too short", advice, self._password)
             return
-        self._run("Making the account…", lambda: self._register(*pair))
+        self._try("Making the account…", lambda: self._register(*pair))
 
     @on(Button.Pressed, "#local")
     def go_on_locally(self) -> None:
-        self._run("One moment…", self._node.use_local_account)
-
-    def action_leave(self) -> None:
-        """Close without an account; /login brings it back."""
-        self.dismiss(None)
+        self._try("One moment…", self._node.use_local_account)
 
     async def _register(self, email: str, password: str) -> Account:
-        account = await self._node.register(email, password)
+        account = await self._node.register(email, password, self._code.value.strip())
         if self._node.state().account is not None:
             return account
         return await self._node.login(email, password)
@@ -128,64 +136,39 @@ class LoginScreen(ModalScreen[Account | None]):
         password = self._password.value
         name, at, domain = email.partition("@")
         if not (name and at and domain):
-            self._complain("This is no email address", "Write it as you@example.org")
-            self._email.focus()
+            advice = "Write it as you@example.org"
+            self.complain("This is no email address", advice, self._email)
         elif not password:
-            self._complain("The password is missing", "Type it above")
-            self._password.focus()
+            self.complain("The password is missing", "Type it above", self._password)
         else:
             return email, password
         return None
 
-    def _run(self, words: str, call: Callable[[], Awaitable[Account]]) -> None:
+    def _try(self, words: str, call: Callable[[], Awaitable[Account]]) -> None:
         if self._blocked_until_s <= self._clock():
-            self._show(Words(words, "", Tone.INFO))
-            self._attempt(call)
+            self.attempt(words, call, self._done)
 
-    @work(exclusive=True, group="login")
-    async def _attempt(self, call: Callable[[], Awaitable[Account]]) -> None:
-        self._set_busy(is_busy=True)
-        try:
-            account = await call()
-        except ApiError as error:
-            self._refused(error)
-        else:
-            self._password.value = ""
-            self.dismiss(account)
-        finally:
-            self._set_busy(is_busy=False)
+    def _done(self, account: Account) -> None:
+        self._password.value = ""
+        self.dismiss(account)
 
-    def _refused(self, error: ApiError) -> None:
+    def words_of(self, error: ApiError) -> Words:
+        return login_words(error, is_register=self._is_register)
+
+    def refused(self, error: ApiError) -> None:
         if error.code is ErrorCode.RATE_LIMITED and error.retry_after_s:
             self._blocked_until_s = self._clock() + error.retry_after_s
-        self._show(login_words(error))
-        if error.code is ErrorCode.UNAUTHORIZED:
+        super().refused(error)
+        if error.code is ErrorCode.UNAUTHORIZED and not self._is_register:
             self._password.value = ""
-            self._password.focus()
-
-    def _set_busy(self, *, is_busy: bool) -> None:
-        for button in self.query(Button):
-            button.disabled = is_busy
-
-    def _complain(self, title: str, advice: str) -> None:
-        self._show(Words(title, advice))
+            self.set_focus(self._password)
 
     def _count_down(self) -> None:
         if self._blocked_until_s:
             left_s = math.ceil(self._blocked_until_s - self._clock())
             if left_s > 0:
                 advice = f"Try again in {left_s} s"
-                self._show(Words("Too many attempts", advice, Tone.WARNING))
+                self.say(Words("Too many attempts", advice, Tone.WARNING))
             else:
                 self._blocked_until_s = 0.0
-                self._show(Words("You can try again now", "", Tone.INFO))
-
-    def _show(self, words: Words | None) -> None:
-        note = self._words
-        if words is None:
-            hint = "New here? Type both and choose Register."
-            note.set_classes("-info")
-            note.update(Content.styled(hint, "dim"))
-        else:
-            note.set_classes(f"-{words.tone.value}")
-            note.update(Content.assemble((words.title, "bold"), f"\n{words.advice}"))
+                self.say(Words("You can try again now", "", Tone.INFO))

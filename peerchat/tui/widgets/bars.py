@@ -33,9 +33,22 @@ def top_line(state: NodeState, model: str | None) -> Content:
         who = "not logged in" if state.mode != "solo" else ""
     else:
         who = "local user" if account.is_local else display_line(account.email, 40)
-    parts = [state.mode, who, display_line(model, 40) if model else "any model"]
+    parts = [who, display_line(model, 40) if model else "any model"]
     rest = " · ".join(display_line(part) for part in parts if part)
-    return Content.assemble(("peerchat", "bold $primary"), (f"  {rest}", "dim"))
+    return Content.assemble(
+        ("peerchat", "bold $primary"), "  ", _mode(state), (f" · {rest}", "dim")
+    )
+
+
+def _mode(state: NodeState) -> Content:
+    """Where prompts go: what one should always be able to see."""
+    if state.mode == "private":
+        part = " · admin" if state.is_swarm_admin else ""
+        name = display_line(state.swarm, 32)
+        return Content.assemble(("◆ ", "$success"), (name, "bold"), (part, "dim"))
+    if state.mode == "open":
+        return Content.styled("open swarm", "$warning")
+    return Content.styled(display_line(state.mode), "dim")
 
 
 class StatusBar(Inert):

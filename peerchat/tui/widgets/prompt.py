@@ -7,6 +7,7 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from peerchat.sanitize import display_text
+from peerchat.tui.swarm_wording import INVITE_START, is_invite
 
 HISTORY_MAX = 200
 """Prompts that Up walks through; kept in memory only."""
@@ -25,6 +26,16 @@ class Prompt(TextArea):
             super().__init__()
             self.text = text
 
+    class InviteGiven(Message):
+        """An invite was pasted or entered; it is out of the prompt again."""
+
+        def __init__(self, line: str) -> None:
+            super().__init__()
+            self.line = line
+
+    class CompletionWanted(Message):
+        """Tab behind a slash."""
+
     def __init__(self) -> None:
         super().__init__(
             soft_wrap=True,
@@ -42,24 +53,33 @@ class Prompt(TextArea):
     def submit(self) -> None:
         """Hand the text over, if there is any, and begin anew."""
         text = self.text.strip()
-        if text:
+        if is_invite(text):
+            self.clear()
+            self.post_message(self.InviteGiven(text))
+        elif text:
             self.remember(text)
             self.clear()
             self.post_message(self.Submitted(text))
 
     def remember(self, text: str) -> None:
-        """Put a prompt into the history."""
+        """Put a prompt into the history, unless it holds a secret."""
+        if INVITE_START in text:
+            return
         if not self._history or self._history[-1] != text:
             self._history.append(text)
             del self._history[:-HISTORY_MAX]
         self._position = len(self._history)
         self._draft = ""
 
+    def fill(self, text: str) -> None:
+        """Replace what is typed, the cursor behind it."""
+        self.load_text(text)
+        self.move_cursor(self.document.end)
+
     def give_back(self, text: str) -> None:
         """Return a prompt for editing, before whatever was typed meanwhile."""
         typed = self.text
-        self.load_text(f"{text}\n{typed}" if typed.strip() else text)
-        self.move_cursor(self.document.end)
+        self.fill(f"{text}\n{typed}" if typed.strip() else text)
 
     async def _on_key(self, event: events.Key) -> None:
         if event.key in NEW_LINE_KEYS:
@@ -70,12 +90,20 @@ class Prompt(TextArea):
             event.stop()
             event.prevent_default()
             self.submit()
+        elif event.key == "tab" and self.text.startswith("/"):
+            event.stop()
+            event.prevent_default()
+            self.post_message(self.CompletionWanted())
         else:
             await super()._on_key(event)
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Paste as text: a page may put escape sequences on the clipboard."""
         event.prevent_default()
+        if is_invite(event.text) and not self.text.strip():
+            event.stop()
+            self.post_message(self.InviteGiven(event.text))
+            return
         clean = events.Paste(display_text(event.text))
         await super()._on_paste(clean)
 

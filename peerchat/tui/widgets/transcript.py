@@ -105,9 +105,19 @@ class Transcript(VerticalScroll, can_focus=False):
 
     def _keep_in_sight(self, view: TurnView, *, at_top: bool) -> None:
         self.release_anchor()
-        self.call_after_refresh(
-            self.scroll_to_widget, view, animate=False, top=at_top, force=True
-        )
+        self._is_moving = True
+        self.call_after_refresh(self._scroll_to_kept, view, at_top=at_top)
+
+    def _scroll_to_kept(self, view: TurnView, *, at_top: bool) -> None:
+        """Scroll without taking that for the user's wish to move the window back.
+
+        On a tall screen, what is kept in sight may be at the window's other end.
+        """
+        if view.is_attached:
+            self.scroll_to_widget(
+                view, animate=False, top=at_top, force=True, immediate=True
+            )
+        self._is_moving = False
 
     async def _move_to(self, start: int) -> None:
         """Mount and unmount so that the window begins at a turn."""
@@ -139,7 +149,9 @@ class Transcript(VerticalScroll, can_focus=False):
         self.is_following = new_value >= self.max_scroll_y - 1
         if self._is_moving or round(old_value) == round(new_value):
             return
+        # A turn that becomes shorter moves the end up into sight; only somebody who
+        # scrolls down wants what is later.
         if new_value <= 0 and self._start > 0:
             self.call_later(self.show_earlier)
-        elif self.is_following:
+        elif self.is_following and new_value > old_value:
             self.call_later(self.show_later)
