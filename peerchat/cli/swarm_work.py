@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from peerchat.api import ApiError, ErrorCode, InviteView, MemberView, SwarmView
+from peerchat.api import ApiError, ErrorCode
 from peerchat.sanitize import display_line
 from peerchat.services.private_files import read_private, write_private
 from peerchat.services.private_swarms import PrivateSwarms
-from peerchat.services.root_key import PASSPHRASE_VARIABLE, is_backup_locked
+from peerchat.services.root_key import is_backup_locked
 from peerchat.services.run_file import is_process_alive, read_run_file
 from peerchat.settings import Settings
 from peerchat.swarm_files import NO_SWARM
@@ -23,9 +19,19 @@ from peerchat.trust.rootkey import BACKUP_BYTES_MAX
 
 from .options import Invocation
 from .output import Output
+from .passphrase import ask_passphrase, new_passphrase, root_passphrase
+from .swarm_words import (
+    invite_fields,
+    member_fields,
+    member_line,
+    roles_words,
+    swarm_fields,
+    uses_words,
+    what_words,
+    when_words,
+)
 
 INVITE_CHARS_MAX = INPUT_CHARS_MAX + 1
-PASSPHRASE_BYTES_MAX = 8 * 1024
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
@@ -45,7 +51,7 @@ async def run_create(
     settings: Settings, call: Invocation, name: str, passphrase_file: Path | None
 ) -> None:
     swarms = PrivateSwarms(settings)
-    passphrase = _new_passphrase(passphrase_file)
+    passphrase = new_passphrase(passphrase_file)
     view = await swarms.create(name, passphrase, settings.bootstrap or ())
     call.out.line(f"created {view.name}: this home owns it", swarm_fields(view))
     if call.out.is_json:
@@ -64,7 +70,7 @@ async def run_list(settings: Settings, call: Invocation) -> None:
         call.out.note("no swarm yet: peerchat swarm create NAME, or join one")
     for view in views:
         mark = "*" if view.is_current else " "
-        call.out.line(f"{mark} {view.name:<32} {_what(view)}", swarm_fields(view))
+        call.out.line(f"{mark} {view.name:<32} {what_words(view)}", swarm_fields(view))
 
 
 async def run_use(settings: Settings, call: Invocation, name: str) -> None:
@@ -87,7 +93,7 @@ async def run_show(settings: Settings, call: Invocation, *, is_worker: bool) -> 
     }
     lines = [
         f"swarm        {view.name}",
-        f"this home    {_what(view)}",
+        f"this home    {what_words(view)}",
         f"root key     {view.root}",
         f"bootstrap    {', '.join(membership.bootstrap) or 'as the settings say'}",
         f"generation   {membership.generation}",
@@ -143,8 +149,8 @@ async def run_invite(
     if call.out.is_json:
         return
     call.out.note(
-        f"invite {view.invite_id[:8]}: {_uses(view)}, until {_when(view.expires_s)}; "
-        "the line is a secret"
+        f"invite {view.invite_id[:8]}: {uses_words(view)}, until "
+        f"{when_words(view.expires_s)}; the line is a secret"
     )
     if not _is_running(settings):
         call.out.note(
@@ -155,8 +161,8 @@ async def run_invite(
 async def run_invites(settings: Settings, call: Invocation) -> None:
     for view in await PrivateSwarms(settings).invites(_current(settings)):
         call.out.line(
-            f"{view.invite_id[:8]}  {view.state:<9}  {_uses(view):<10}  until "
-            f"{_when(view.expires_s)}  {_roles(view.roles):<22}  "
+            f"{view.invite_id[:8]}  {view.state:<9}  {uses_words(view):<10}  until "
+            f"{when_words(view.expires_s)}  {roles_words(view.roles):<22}  "
             f"{display_line(view.name)}".rstrip(),
             invite_fields(view),
         )
@@ -170,7 +176,7 @@ async def run_uninvite(settings: Settings, call: Invocation, invite_id: str) -> 
 async def run_join(settings: Settings, call: Invocation, line: str, name: str) -> None:
     swarms = PrivateSwarms(settings)
     view = await swarms.join(line, name=name, bootstrap=settings.bootstrap or ())
-    call.out.line(f"joined {view.name}: {_what(view)}", swarm_fields(view))
+    call.out.line(f"joined {view.name}: {what_words(view)}", swarm_fields(view))
     if not call.out.is_json:
         call.out.note("next: peerchat register EMAIL, then peerchat login EMAIL")
     _note_running(settings, call.out)
@@ -178,7 +184,7 @@ async def run_join(settings: Settings, call: Invocation, line: str, name: str) -
 
 async def run_renew(settings: Settings, call: Invocation) -> None:
     view = await PrivateSwarms(settings).renew(_current(settings))
-    call.out.line(f"{view.name}: {_what(view)}", swarm_fields(view))
+    call.out.line(f"{view.name}: {what_words(view)}", swarm_fields(view))
 
 
 # Members
@@ -188,9 +194,9 @@ async def run_members(settings: Settings, call: Invocation) -> None:
     swarms = PrivateSwarms(settings)
     name = _current(settings)
     for member in await swarms.members(name):
-        call.out.line(_member_line(member), member_fields(member))
+        call.out.line(member_line(member), member_fields(member))
     for grant in swarms.grants(name):
-        until = f"until {_when(grant.not_after_s)}" if grant.not_after_s else ""
+        until = f"until {when_words(grant.not_after_s)}" if grant.not_after_s else ""
         shown = display_line(grant.name)
         call.out.line(
             f"{grant.key.hex()}  {grant.role:<22}  {shown}  (key) {until}".rstrip(),
@@ -222,14 +228,14 @@ async def run_grant(
         roles,
         label=label,
         expires_s=expires_s,
-        passphrase=lambda: _root_passphrase(swarms, name, passphrase_file),
+        passphrase=lambda: root_passphrase(swarms, name, passphrase_file),
     )
     fields = {
         "key": granted.who,
         "roles": list(granted.roles),
         "is_member": granted.is_member,
     }
-    call.out.line(f"granted {granted.who}: {_roles(granted.roles)}", fields)
+    call.out.line(f"granted {granted.who}: {roles_words(granted.roles)}", fields)
     if not call.out.is_json:
         call.out.note(
             "the member gets it with peerchat swarm renew, or when it starts"
@@ -243,7 +249,7 @@ async def run_revoke(
 ) -> None:
     swarms = PrivateSwarms(settings)
     name = _current(settings)
-    passphrase = _root_passphrase(swarms, name, passphrase_file)
+    passphrase = root_passphrase(swarms, name, passphrase_file)
     words = await swarms.revoke(name, meant, passphrase)
     call.out.line(f"revoked {words}", {"revoked": words})
     if not call.out.is_json:
@@ -258,7 +264,7 @@ async def run_rotate(
 ) -> None:
     swarms = PrivateSwarms(settings)
     name = _current(settings)
-    passphrase = _root_passphrase(swarms, name, passphrase_file)
+    passphrase = root_passphrase(swarms, name, passphrase_file)
     told = await swarms.rotate(name, passphrase)
     generation = swarms.homes.load(name).generation
     call.out.line(
@@ -287,7 +293,7 @@ async def run_backup(
         _check_new(file)
     swarms = PrivateSwarms(settings)
     name = _current(settings)
-    passphrase = _root_passphrase(swarms, name, passphrase_file)
+    passphrase = root_passphrase(swarms, name, passphrase_file)
     data = await swarms.backup(name, passphrase)
     write_private(file, data)
     is_locked = is_backup_locked(data)
@@ -305,7 +311,7 @@ async def run_restore(
             ErrorCode.INVALID_REQUEST, f"There is no file {file}.", status=404
         )
     is_locked = is_backup_locked(data)
-    passphrase = _passphrase(passphrase_file) if is_locked else ""
+    passphrase = ask_passphrase(passphrase_file) if is_locked else ""
     swarms = PrivateSwarms(settings)
     view = await swarms.restore(data, passphrase)
     call.out.line(f"restored {view.name}: this home owns it", swarm_fields(view))
@@ -331,56 +337,6 @@ def _check_new(file: Path) -> None:
         )
 
 
-# Passphrases
-
-
-def _root_passphrase(swarms: PrivateSwarms, name: str, file: Path | None) -> str:
-    """The passphrase, asked for only when the root key is locked."""
-    return _passphrase(file) if swarms.needs_passphrase(name) else ""
-
-
-def _passphrase(file: Path | None) -> str:
-    if (given := _given_passphrase(file)) is not None:
-        return given
-    if sys.stdin.isatty():
-        return getpass.getpass("Passphrase of the root key: ")
-    return ""
-
-
-def _new_passphrase(file: Path | None) -> str:
-    if (given := _given_passphrase(file)) is not None:
-        return given
-    if not sys.stdin.isatty():
-        return ""
-    first = getpass.getpass("Passphrase for the root key (empty: none): ")
-    if first and first != getpass.getpass("Once more: "):
-        raise ApiError(
-            ErrorCode.INVALID_REQUEST,
-            "the two passphrases differ: try again",
-            status=400,
-        )
-    return first
-
-
-def _given_passphrase(file: Path | None) -> str | None:
-    """From a file or the environment; None: from neither."""
-    if file is None:
-        return os.environ.get(PASSPHRASE_VARIABLE) or None
-    if str(file) == "-":
-        line = sys.stdin.readline(PASSPHRASE_BYTES_MAX)
-    else:
-        data = file.read_bytes()[:PASSPHRASE_BYTES_MAX]
-        line = data.decode(errors="strict").partition("\n")[0]
-    if not line.strip():
-        raise ApiError(
-            ErrorCode.INVALID_REQUEST, f"there is no passphrase in {file}", status=400
-        )
-    return line.rstrip("\r\n")
-
-
-# Words and fields
-
-
 def _current(settings: Settings) -> str:
     if settings.swarm:
         return settings.swarm
@@ -400,65 +356,3 @@ def _is_running(settings: Settings) -> bool:
 def _note_running(settings: Settings, out: Output) -> None:
     if not out.is_json and _is_running(settings):
         out.note("peerchat serve of this home goes on as before until it is restarted")
-
-
-def _what(view: SwarmView) -> str:
-    rank = "owner" if view.is_owner else "admin" if view.is_admin else "member"
-    days = (view.not_after_s - time.time()) / 86400
-    until = f"certificate until {_when(view.not_after_s)}"
-    return f"{rank}, {_roles(view.roles)}, {'EXPIRED ' if days < 0 else ''}{until}"
-
-
-def _roles(roles: Sequence[str]) -> str:
-    return " ".join(roles) if roles else "may ask"
-
-
-def _uses(view: InviteView) -> str:
-    return f"{view.uses_left} use{'' if view.uses_left == 1 else 's'} left"
-
-
-def _when(unix_s: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_s))
-
-
-def _member_line(member: MemberView) -> str:
-    state = "  revoked" if member.is_revoked else ""
-    return (
-        f"{member.peer}  {_roles(member.roles):<22}  {display_line(member.name)}  "
-        f"serial {member.serial[:8]}, until {_when(member.not_after_s)}{state}"
-    )
-
-
-def swarm_fields(view: SwarmView) -> dict[str, object]:
-    return {
-        "swarm": view.name,
-        "is_current": view.is_current,
-        "is_owner": view.is_owner,
-        "is_admin": view.is_admin,
-        "roles": list(view.roles),
-        "not_after_s": view.not_after_s,
-        "root": view.root,
-    }
-
-
-def invite_fields(view: InviteView) -> dict[str, object]:
-    return {
-        "id": view.invite_id,
-        "name": display_line(view.name),
-        "roles": list(view.roles),
-        "uses_left": view.uses_left,
-        "expires_s": view.expires_s,
-        "state": view.state,
-    }
-
-
-def member_fields(member: MemberView) -> dict[str, object]:
-    return {
-        "key": member.peer,
-        "name": display_line(member.name),
-        "roles": list(member.roles),
-        "serial": member.serial,
-        "not_after_s": member.not_after_s,
-        "is_revoked": member.is_revoked,
-        "is_member": True,
-    }

@@ -9,7 +9,8 @@ import pytest
 
 from peerchat.api import ApiError
 from peerchat.cli.main import app, main
-from peerchat.cli.swarm_work import _given_passphrase, parse_duration
+from peerchat.cli.passphrase import given_passphrase
+from peerchat.cli.swarm_work import parse_duration
 
 
 @pytest.mark.parametrize(
@@ -32,17 +33,17 @@ def test_a_passphrase_comes_from_a_file_or_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("PEERCHAT_PASSPHRASE", raising=False)
-    assert _given_passphrase(None) is None
+    assert given_passphrase(None) is None
     monkeypatch.setenv("PEERCHAT_PASSPHRASE", "from the environment")
-    assert _given_passphrase(None) == "from the environment"
+    assert given_passphrase(None) == "from the environment"
     file = tmp_path / "passphrase"
     file.write_text(" with spaces \nsecond line\n")
-    assert _given_passphrase(file) == " with spaces "
+    assert given_passphrase(file) == " with spaces "
     monkeypatch.setattr("sys.stdin", io.StringIO("piped\n"))
-    assert _given_passphrase(Path("-")) == "piped"
+    assert given_passphrase(Path("-")) == "piped"
     file.write_text("\n")
     with pytest.raises(ApiError, match="no passphrase"):
-        _given_passphrase(file)
+        given_passphrase(file)
 
 
 @pytest.fixture
