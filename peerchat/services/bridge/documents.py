@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from importlib.metadata import version
 
-from .operation import Api, Operation
+from .operation import NDJSON, SSE, TEXT, Api, Operation, Schema, obj
 from .operations import FAILURES, OPERATIONS, SCHEMAS
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -81,7 +82,7 @@ def _responses(operation: Operation) -> dict[str, object]:
     schema = _ref(operation.answer) if operation.answer else {"type": "string"}
     content: dict[str, object] = {operation.content_type: {"schema": schema}}
     if operation.stream_type:
-        content[operation.stream_type] = {"schema": {"type": "string"}}
+        content[operation.stream_type] = {"schema": _STREAMS[operation.stream_type]}
     said = "It went well." if operation.status < 400 else FAILURES[operation.status]
     responses: dict[str, object] = {
         str(operation.status): {"description": said, "content": content}
@@ -96,6 +97,13 @@ def _responses(operation: Operation) -> dict[str, object]:
             response["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
         responses[str(status)] = response
     return responses
+
+
+_STREAMS: Mapping[str, Schema] = {
+    # Of each event.
+    SSE: obj(event=TEXT, data=TEXT),
+    NDJSON: TEXT,
+}
 
 
 def _failure_schema(operation: Operation) -> str:

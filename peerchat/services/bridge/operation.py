@@ -9,8 +9,14 @@ from dataclasses import dataclass, field
 Schema = Mapping[str, object]
 
 TEXT: Schema = {"type": "string"}
+SAID: Schema = {"type": "string", "minLength": 1, "pattern": "\\S"}
+"""A text with something in it."""
+MODEL: Schema = {**SAID, "maxLength": 256}
 WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
+SEED: Schema = {"type": "integer", "minimum": -(2**53), "maximum": 2**53}
+OPTION: Schema = {"type": "number", "minimum": -(2**53), "maximum": 2**53}
+COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": 8192}
 YES_NO: Schema = {"type": "boolean"}
 ANYTHING: Schema = {"type": "object"}
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 from .operation import (
     ANYTHING,
+    COUNT,
+    MODEL,
     NDJSON,
     NUMBER,
+    SAID,
     TEXT,
     WHOLE,
     YES_NO,
@@ -23,7 +26,9 @@ from .operation import (
 
 _ASKED: Mapping[str, Schema] = {
     "stream": optional(YES_NO),
-    "format": optional(either({"const": "json"}, {"const": ""}, ANYTHING)),
+    "format": optional(
+        either({"enum": ["json", ""]}, {**ANYTHING, "minProperties": 1})
+    ),
     "options": optional(ANYTHING),
     "think": optional(either(YES_NO, TEXT)),
     "keep_alive": {},
@@ -38,17 +43,17 @@ _FIGURES: Mapping[str, Schema] = {
     "eval_count": WHOLE,
     "eval_duration": WHOLE,
 }
-_CALL = obj("function", id=TEXT, function=obj("name", name=TEXT, arguments=ANYTHING))
-_MODEL = obj("model", model=TEXT)
+_CALL = obj("function", id=TEXT, function=obj("name", name=SAID, arguments=ANYTHING))
+_NAMED = obj("model", model=MODEL)
 _DETAILS = obj("format family", format=TEXT, family=TEXT, families=listed(TEXT))
 _IMAGES = optional(listed(TEXT))
 
 OLLAMA_SCHEMAS: Mapping[str, Schema] = {
     "OllamaChatRequest": obj(
         "model",
-        model=TEXT,
+        model=MODEL,
         messages=optional(listed(ref("OllamaMessage"))),
-        tools=optional(listed(obj("function", function=obj("name", name=TEXT)))),
+        tools=optional(listed(obj("function", function=obj("name", name=SAID)))),
         **_ASKED,
     ),
     "OllamaMessage": obj(
@@ -74,7 +79,7 @@ OLLAMA_SCHEMAS: Mapping[str, Schema] = {
     ),
     "OllamaGenerateRequest": obj(
         "model",
-        model=TEXT,
+        model=MODEL,
         prompt=optional(TEXT),
         suffix=optional(TEXT),
         system=optional(TEXT),
@@ -92,9 +97,9 @@ OLLAMA_SCHEMAS: Mapping[str, Schema] = {
     ),
     "OllamaEmbedRequest": obj(
         "model",
-        model=TEXT,
+        model=MODEL,
         input=either(TEXT, {**listed(TEXT), "maxItems": 512}),
-        dimensions=optional(WHOLE),
+        dimensions=optional(COUNT),
         truncate=optional(YES_NO),
         options=optional(ANYTHING),
     ),
@@ -105,9 +110,9 @@ OLLAMA_SCHEMAS: Mapping[str, Schema] = {
         total_duration=WHOLE,
         prompt_eval_count=WHOLE,
     ),
-    "OllamaEmbeddingsRequest": obj("model", model=TEXT, prompt=optional(TEXT)),
+    "OllamaEmbeddingsRequest": obj("model", model=MODEL, prompt=optional(TEXT)),
     "OllamaEmbedding": obj("embedding", embedding=listed(NUMBER)),
-    "OllamaModelName": _MODEL,
+    "OllamaModelName": _NAMED,
     "OllamaModels": obj(
         "models",
         models=listed(

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 
 from .operation import (
     ANYTHING,
+    COUNT,
+    MODEL,
     NUMBER,
+    OPTION,
+    SAID,
+    SEED,
     SSE,
     TEXT,
     WHOLE,
@@ -28,22 +33,36 @@ _USAGE = obj(
     total_tokens=WHOLE,
 )
 _OPTIONS: Mapping[str, Schema] = {
-    "temperature": optional(NUMBER),
-    "top_p": optional(NUMBER),
-    "max_tokens": optional(WHOLE),
-    "seed": optional(WHOLE),
-    "stop": optional(either(TEXT, listed(TEXT))),
-    "presence_penalty": optional(NUMBER),
-    "frequency_penalty": optional(NUMBER),
+    "temperature": optional(OPTION),
+    "top_p": optional(OPTION),
+    "max_tokens": optional(SEED),
+    "seed": optional(SEED),
+    "stop": optional(either(TEXT, {**listed(TEXT), "maxItems": 16})),
+    "presence_penalty": optional(OPTION),
+    "frequency_penalty": optional(OPTION),
     "n": {"enum": [1, None]},
     "stream": optional(YES_NO),
     "stream_options": optional(obj(include_usage=optional(YES_NO))),
 }
+_TOOL = obj(
+    "type function", type={"const": "function"}, function=obj("name", name=TEXT)
+)
+_CHOSEN = obj(
+    "function", function=obj("name", name={**SAID, "maxLength": 64}), type=TEXT
+)
+_FORMAT = either(
+    obj("type", type={"enum": ["text", "json_object"]}),
+    obj(
+        "type json_schema",
+        type={"const": "json_schema"},
+        json_schema=obj("schema", schema={**ANYTHING, "minProperties": 1}),
+    ),
+)
 _TOOL_CALL = obj(
     "function",
     id=TEXT,
     type={"const": "function"},
-    function=obj("name", name=TEXT, arguments=TEXT),
+    function=obj("name", name=SAID, arguments=TEXT),
 )
 _PART = obj("type", type=TEXT, text=TEXT, image_url=either(TEXT, obj(url=TEXT)))
 
@@ -71,13 +90,13 @@ def _choice(**part: Schema) -> Schema:
 OPENAI_SCHEMAS: Mapping[str, Schema] = {
     "ChatRequest": obj(
         "model messages",
-        model=TEXT,
+        model=MODEL,
         messages={**listed(ref("ChatMessage")), "minItems": 1},
-        max_completion_tokens=optional(WHOLE),
+        max_completion_tokens=optional(SEED),
         reasoning_effort=optional(TEXT),
-        response_format=optional(obj("type", type=TEXT, json_schema=ANYTHING)),
-        tools=optional(listed(obj("type function", type=TEXT, function=ANYTHING))),
-        tool_choice=optional(either(TEXT, ANYTHING)),
+        response_format=optional(_FORMAT),
+        tools=optional(listed(_TOOL)),
+        tool_choice=optional(either({"enum": ["auto", "none", "required"]}, _CHOSEN)),
         **_OPTIONS,
     ),
     "ChatMessage": obj(
@@ -102,17 +121,17 @@ OPENAI_SCHEMAS: Mapping[str, Schema] = {
     ),
     "CompletionRequest": obj(
         "model prompt",
-        model=TEXT,
-        prompt=either(TEXT, {**listed(TEXT), "minItems": 1, "maxItems": 1}),
+        model=MODEL,
+        prompt=either(SAID, {**listed(SAID), "minItems": 1, "maxItems": 1}),
         suffix=optional(TEXT),
         **_OPTIONS,
     ),
     "Completion": _answered("text_completion", _choice(text=TEXT)),
     "EmbeddingRequest": obj(
         "model input",
-        model=TEXT,
-        input=either(TEXT, {**listed(TEXT), "minItems": 1, "maxItems": 512}),
-        dimensions=optional(WHOLE),
+        model=MODEL,
+        input=either(SAID, {**listed(SAID), "minItems": 1, "maxItems": 512}),
+        dimensions=optional(COUNT),
         encoding_format=optional({"enum": ["float", "base64"]}),
     ),
     "EmbeddingList": obj(
