@@ -96,6 +96,8 @@ class Swarm:
         self._prompt_bytes_max = prompt_bytes_max
         self._sessions = PeerSessions(dht, identity.key_pair("client"), trust)
         self._found: dict[Role, _Found] = {}
+        self._looked_at: dict[Role, Target] = {}
+        """Topics of the newest look-ups."""
         self._lookups: dict[Role, asyncio.Task[list[PublicKey]]] = {}
         self._failed: OrderedDict[PublicKey, float] = OrderedDict()
         self._services: dict[Role, Service] = {}
@@ -199,8 +201,11 @@ class Swarm:
         self, trust: Trust, role: Role, keys: list[PublicKey]
     ) -> list[PublicKey]:
         """Leave out who was revoked; nobody found may mean a new secret."""
-        if not keys and await trust.refresh(if_older_s=REFRESH_GAP_S):
-            keys = await self._look_up(role)
+        if not keys:
+            await trust.refresh(if_older_s=REFRESH_GAP_S)
+            # The secret may also have come while the look-up was under way.
+            if self._looked_at.get(role) != self._topic(role):
+                keys = await self._look_up(role)
         if problem := trust.problem:
             raise ApiError(ErrorCode.NO_GATEWAY, problem, status=403)
         return [key for key in keys if not trust.is_revoked_key(key)]
@@ -222,6 +227,7 @@ class Swarm:
     async def _lookup(self, role: Role) -> list[PublicKey]:
         topic = self._topic(role)
         records = await self._dht.lookup(topic)
+        self._looked_at[role] = topic
         keys = list(dict.fromkeys(record.public_key for record in records))
         random.shuffle(keys)
         del keys[FOUND_MAX:]

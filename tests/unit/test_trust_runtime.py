@@ -126,6 +126,25 @@ async def test_members_follow_a_new_secret_and_who_was_revoked_stays_out(world):
         await call(bad, key, Role.GATEWAY)
 
 
+async def test_a_secret_that_comes_during_a_look_up_is_looked_up_with(world):
+    serving, late = world.member(SERVING), world.member()
+    await serving.serve(Role.GATEWAY)
+    await world.rotate(serving, late)
+    await serving.trust.refresh()
+    key = serving.key(Role.GATEWAY)
+    await until(lambda: key in world.network.keys(topic_of(world.secret, "gateway")))
+    lookup = late.dht.lookup
+
+    async def slow(topic):
+        found = await lookup(topic)
+        await late.trust.refresh()
+        return found
+
+    await until(lambda: not world.network.keys(topic_of(b"s" * 32, "gateway")))
+    late.dht.lookup = slow
+    assert await late.swarm.find(Role.GATEWAY) == [key]
+
+
 async def test_streams_outlive_a_rotation(world):
     serving, good = world.member(SERVING), world.member()
     await serving.serve(Role.GATEWAY, is_endless=True)
