@@ -102,6 +102,7 @@ async def test_a_revoked_member_is_cut_off(homes):
             with pytest.raises(ApiError):
                 await whole(bad.client)
             assert await whole(good.client)
+            assert refused(box, "revoked") >= 1
             # Whoever is out stays out after the secret was changed, others follow.
             await homes.swarms("box").rotate("club")
             await box.trust.refresh()
@@ -113,6 +114,17 @@ async def test_a_revoked_member_is_cut_off(homes):
                 await until_answered(good.client)
             with pytest.raises(ApiError, match="removed"):
                 await whole(bad.client)
+
+
+def refused(node, reason):
+    """What Prometheus sees of it, over all roles."""
+    labels = [{"role": role.value, "reason": reason} for role in node.metrics]
+    name = "peerchat_refused_peers_total"
+    found = [
+        metrics.registry.get_sample_value(name, label)
+        for metrics, label in zip(node.metrics.values(), labels, strict=True)
+    ]
+    return sum(filter(None, found))
 
 
 async def until_answered(client):
