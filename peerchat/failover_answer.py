@@ -1,16 +1,20 @@
-"""An answer that survives the loss of a gateway, until its first fragment came.
+"""An answer that survives the loss of a gateway.
 
-After that a second gateway would begin the text anew, so the loss is told instead.
+Before the first fragment another gateway is asked the same. After it, the other one is
+asked to go on with what was said.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import replace
 from types import AsyncGeneratorType, TracebackType
 from typing import Self, cast
 
-from .api import Answer, AnswerEvent, AnswerPart, ApiError, Progress
+from .api import Answer, AnswerEvent, ApiError, Finished, Fragment, Progress
+from .continuation import Said
 
 Hops = AsyncGenerator[Answer, ApiError | None]
 """Gives one attempt after the other; is sent the failure of the one before."""
@@ -25,12 +29,13 @@ class FailoverAnswer:
 
     def __init__(
         self,
-        request_id: str,
+        said: Said,
         hops: Hops,
         on_end: Callable[[FailoverAnswer], None],
         on_event: Callable[[AnswerEvent], None] | None = None,
     ) -> None:
-        self.request_id = request_id
+        self.request_id = said.request.request_id
+        self._said = said
         self._hops = hops
         self._on_end = on_end
         self._on_event = on_event
@@ -70,8 +75,10 @@ class FailoverAnswer:
             await current.aclose()
 
     async def _run(self) -> AsyncGenerator[AnswerEvent, None]:
-        has_text = False
         failure: ApiError | None = None
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        first_s: float | None = None
         try:
             while not self._is_stopped():
                 # Raises the failure when there is nobody left to ask.
@@ -81,17 +88,19 @@ class FailoverAnswer:
                 if failure is not None:
                     yield Progress("retrying")
                 try:
-                    async for event in self._current:
-                        has_text = has_text or isinstance(event, AnswerPart)
-                        if self._on_event is not None:
-                            self._on_event(event)
-                        yield event
+                    async for came in self._current:
+                        for event in self._shown(came):
+                            if first_s is None and isinstance(event, Fragment):
+                                first_s = clock() - began_s
+                            if isinstance(event, Finished):
+                                event = self._whole(event, clock() - began_s, first_s)
+                            if self._on_event is not None:
+                                self._on_event(event)
+                            yield event
                     return
                 except ApiError as error:
                     if self._is_stopped():
                         return
-                    if has_text:
-                        raise
                     failure = error
                 await self._close_current()
         finally:
@@ -99,3 +108,15 @@ class FailoverAnswer:
             await self._close_current()
             with contextlib.suppress(RuntimeError):
                 await self._hops.aclose()
+
+    def _shown(self, came: AnswerEvent) -> list[AnswerEvent]:
+        """What is new of an event, and before the end what was held back."""
+        if isinstance(came, Finished):
+            return [*self._said.held_back(), came]
+        event = self._said.passed(came)
+        return [] if event is None else [event]
+
+    def _whole(
+        self, end: Finished, duration_s: float, first_s: float | None
+    ) -> Finished:
+        return replace(end, usage=self._said.whole(end.usage, duration_s, first_s))

@@ -29,6 +29,7 @@ from .api import (
     RateLimit,
     Role,
 )
+from .continuation import Said, broke_off
 from .failover_answer import FailoverAnswer
 from .net.errors import ConnectFailed, DhtUnreachable, NetError
 from .net.identity import PublicKey
@@ -254,10 +255,9 @@ class Gateways:
         token: str,
         on_event: Callable[[AnswerEvent], None] | None = None,
     ) -> FailoverAnswer:
-        hops = self._hops(request, token)
-        answer = FailoverAnswer(
-            request.request_id, hops, self._answers.discard, on_event
-        )
+        said = Said(request)
+        hops = self._hops(said, token)
+        answer = FailoverAnswer(said, hops, self._answers.discard, on_event)
         self._answers.add(answer)
         return answer
 
@@ -314,15 +314,31 @@ class Gateways:
         raise no_gateway()
 
     async def _hops(
-        self, request: PromptRequest, token: str
-    ) -> AsyncGenerator[Answer, Exception | None]:
-        """Give an answer of one gateway after the other, until one is not lost."""
+        self, said: Said, token: str
+    ) -> AsyncGenerator[Answer, ApiError | None]:
+        """Give an answer of one gateway after the other, until one is not lost.
+
+        What was said goes on at the next one, under the same request id, so that it
+        counts once.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline_s = said.request.deadline_s
+        end_s = None if deadline_s is None else clock() + deadline_s
+        failure: ApiError | None = None
         async for key in self._candidates():
             self._last_good = key
-            failure = yield self._swarm.ask(key, request, token)
+            left_s = None if end_s is None else max(0.0, end_s - clock())
+            failure = yield self._swarm.ask(key, said.rest(left_s), token)
             assert failure is not None  # an answer that went well asks for no other
+            if said.has_any and failure.code is ErrorCode.MODEL_MISSING:
+                continue  # a Node.js gateway, or one behind which nobody can go on
+            if said.has_any and not (said.can_continue and _is_loss(failure)):
+                self._last_good = key
+                raise broke_off(failure)
             self._gave_up(key, failure)
-        raise no_gateway()
+        if failure is None or not said.has_any:
+            raise no_gateway()
+        raise broke_off(failure)
 
     async def _candidates(self) -> AsyncIterator[PublicKey]:
         """Give gateways to try: the last good one first, then look them up anew.
@@ -354,7 +370,7 @@ class Gateways:
 
     def _gave_up(self, key: PublicKey, error: Exception) -> None:
         """Drop a gateway that is lost; what is a refusal is raised."""
-        if isinstance(error, ApiError) and error.code is not ErrorCode.PEER_LOST:
+        if isinstance(error, ApiError) and not _is_loss(error):
             self._last_good = key
             raise worded(error)
         self._swarm.drop(Role.GATEWAY, key)
@@ -392,6 +408,12 @@ class Gateways:
             is_self=is_self,
         )
         return view, said.models
+
+
+def _is_loss(error: ApiError) -> bool:
+    """Whether the gateway itself is gone, or going."""
+    is_gone = error.code in (ErrorCode.PEER_LOST, ErrorCode.STOPPED)
+    return is_gone and not error.is_partial
 
 
 def no_gateway() -> ApiError:

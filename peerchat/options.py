@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .api import Role
+from .contribution import Hours, parse_hours
 from .swarm_files import NO_SWARM, parse_swarm_name
 
 Parser = Callable[[object], object]
@@ -238,6 +239,14 @@ def _hosts(value: object) -> tuple[str, ...]:
     return tuple(host.lower() for host in hosts)
 
 
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(_items(value))
+
+
+def _hours(value: object) -> Hours:
+    return parse_hours(_text(value))
+
+
 _PORT = _whole(0, 65535)
 
 OPTIONS: tuple[Option, ...] = (
@@ -290,6 +299,15 @@ OPTIONS: tuple[Option, ...] = (
         ("PEERCHAT_WINDOW_MINUTES", "RESET_INTERVAL_MINUTE"),
     ),
     Option("slots", _whole(1, 1024), "--slots", ("PEERCHAT_SLOTS",)),
+    Option("offer", _names, "--offer", ("PEERCHAT_OFFER",)),
+    Option("hours", _hours, "--hours", ("PEERCHAT_HOURS",)),
+    Option(
+        "tokens_per_day",
+        _whole(1, 10**12),
+        "--tokens-per-day",
+        ("PEERCHAT_TOKENS_PER_DAY",),
+    ),
+    Option("stall_s", _number(1, 3600), variables=("PEERCHAT_STALL_S",)),
     Option(
         "jwt_secret",
         _text,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .api import Role
+from .contribution import Hours
 
 PROMPT_BYTES_MAX = 256 * 1024
 """Longest prompt, in bytes of UTF-8, that any hop accepts by default."""
@@ -17,6 +18,9 @@ SWARM_REFRESH_S = 120.0
 """Between two looks at the swarm record: how long a revoked peer goes on at most."""
 
 BCRYPT_COST = 12
+
+STALL_S = 20.0
+"""No fragment for so long while another processor is free: it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,14 @@ class Settings:
     max_requests: int = 10
     window_minutes: float = 1.0
     slots: int = 1
+    offer: tuple[str, ...] = ()
+    """Models that the processor gives, ``*`` allowed; empty: all of its engine."""
+    hours: Hours | None = None
+    """When the processor takes prompts; None: always."""
+    tokens_per_day: int | None = None
+    """Of answers that the processor gives from midnight to midnight; None: no cap."""
+    stall_s: float = STALL_S
+    """A gateway lets another processor go on after so long without a fragment."""
     jwt_secret: str = field(default="", repr=False)
     prompt_bytes_max: int = PROMPT_BYTES_MAX
     ollama_host: str = ""

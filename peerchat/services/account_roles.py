@@ -104,6 +104,8 @@ async def build_account_roles(
                 _source(wanted, swarm, settings, store), settings.swarm_refresh_s
             ),
             is_private=swarm.trust is not None,
+            is_shared=store.is_shared,
+            stall_s=settings.stall_s,
             prompt_bytes_max=settings.prompt_bytes_max,
             metrics=metrics[Role.GATEWAY],
         )

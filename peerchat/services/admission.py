@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 
 from peerchat.api import ApiError, ErrorCode
 
@@ -69,10 +70,18 @@ class Admission:
     Args:
         slots: requests that run at once.
         queue_max: requests that wait in all.
+        on_change: called when a slot or a place was taken or given back.
     """
 
-    def __init__(self, slots: int, *, queue_max: int = QUEUE_MAX) -> None:
+    def __init__(
+        self,
+        slots: int,
+        *,
+        queue_max: int = QUEUE_MAX,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
         self.slots = max(1, slots)
+        self._on_change = on_change
         self._queue_max = queue_max
         self._running: set[Ticket] = set()
         self._waiting: list[Ticket] = []
@@ -93,16 +102,24 @@ class Admission:
         """Requests that wait."""
         return len(self._waiting)
 
-    def enter(self, peer: str, user: str = "") -> Ticket:
+    @property
+    def mean_duration_s(self) -> float:
+        """A slot is held for so long, on average."""
+        return self._mean_duration_s
+
+    def enter(self, peer: str, user: str = "", *, may_wait: bool = True) -> Ticket:
         """Take a slot, or a place in the queue.
 
         Args:
             peer: who is connected, hex; the gateway.
             user: whom the gateway asks for.
+            may_wait: False for a gateway that keeps the queue itself.
 
         Raises:
             ApiError: BUSY, with the seconds after which to try again.
         """
+        if not may_wait and len(self._running) >= self.slots:
+            raise self._busy("All slots of this processor are in use")
         caller = f"{peer}/{user}"
         tag = max(self._clock_tag, self._newest_tags.get(caller, 0)) + 1
         ticket = Ticket(self, peer, caller, tag)
@@ -116,6 +133,7 @@ class Admission:
             self._renumber()
             ticket.mark_seen()
         self._newest_tags[caller] = tag
+        self._on_change()
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
@@ -131,6 +149,7 @@ class Admission:
             return
         self._forget(ticket.caller)
         self._renumber()
+        self._on_change()
 
     def _admit(self, ticket: Ticket) -> None:
         self._running.add(ticket)

@@ -7,6 +7,7 @@ section 11, which is all that Node.js clients know.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
@@ -28,12 +29,16 @@ from peerchat.api import (
     RateLimit,
     Role,
 )
-from peerchat.settings import PROMPT_BYTES_MAX
+from peerchat.net.errors import NetError
+from peerchat.settings import PROMPT_BYTES_MAX, STALL_S
 
 from .auth_client import AuthClient
+from .dispatcher import Dispatcher
+from .embed_messages import EmbedData, EmbedReply, embed_reply, embed_request
 from .gateway_accounts import GatewayAccounts, for_callers
+from .gateway_methods import GatewayMethods
 from .known_accounts import KnownAccounts
-from .limits import Admission, Limiter
+from .limits import Limiter
 from .messages import (
     ANSWER_BYTES_MAX,
     UNAUTHORIZED_MESSAGE,
@@ -50,18 +55,25 @@ from .messages import (
     refusal_of,
 )
 from .metrics import RoleMetrics
+from .patrol import Patrol
 from .prompt_requests import check_request
 from .prompt_stream import Caller
-from .relay import Relay
-from .router import Router
+from .receipts import request_hash
+from .relay import Relay, Routing
+from .router import LOOK_IN_NEED_S, Router
 from .service import Method
 from .swarm import Swarm
 from .tokens import Claims, Verifier
+from .traces import Traces
+from .user_limits import Accepted, UserLimits
 
 logger = logging.getLogger(__name__)
 
 FIRST_LOOK_S = 5.0
 """At a start, for an auth peer to tell which sessions were ended; most start sooner."""
+
+FOLLOW_EVERY_S = 1.0
+"""Between two looks at who is there and who waits in vain."""
 
 NOT_THE_USERS_FAULT = frozenset(
     {
@@ -88,6 +100,8 @@ class GatewayRole:
         known: which sessions were ended, and users' own limits; without it tokens are
             good until they expire.
         is_private: auth peers are certified and share one truth.
+        is_shared: the limiter's store is that of all gateways.
+        stall_s: an answer that says nothing for so long goes on elsewhere.
         prompt_bytes_max: longest prompt, UTF-8.
         metrics: where to count; its own when left out.
     """
@@ -100,6 +114,8 @@ class GatewayRole:
         *,
         known: KnownAccounts | None = None,
         is_private: bool = False,
+        is_shared: bool = False,
+        stall_s: float = STALL_S,
         prompt_bytes_max: int = PROMPT_BYTES_MAX,
         metrics: RoleMetrics | None = None,
     ) -> None:
@@ -107,14 +123,27 @@ class GatewayRole:
         self.router = Router(swarm)
         self._swarm = swarm
         self._known = known
-        self._limiter = limiter
+        self._limits = UserLimits(swarm, limiter, is_shared=is_shared)
+        self._dispatcher = Dispatcher(self.router)
+        self._patrol = Patrol()
+        self._traces = Traces()
+        self._routing = Routing(
+            swarm, self.router, self._dispatcher, self._patrol, stall_s
+        )
         self._prompt_bytes_max = prompt_bytes_max
         self._accounts = GatewayAccounts(
             AuthClient(swarm, is_private=is_private),
             verifier,
-            limiter,
+            self._limits,
             known,
             self.metrics,
+        )
+        self._others = GatewayMethods(self._accounts, self._limits, self._traces)
+        self.metrics.gauge(
+            "queue_length", "Prompts waiting.", lambda: self._dispatcher.queued
+        )
+        self.metrics.gauge(
+            "processors", "Processors followed.", lambda: len(self.router.processors)
         )
         self._user_salt = secrets.token_bytes(16)
 
@@ -128,11 +157,15 @@ class GatewayRole:
         methods: dict[str, Method] = {
             "ping": self.ping,
             **self._accounts.methods(),
+            **self._others.methods(),
             "processPrompt": self.process_prompt,
+            "embed": self.embed,
         }
         service = await self._swarm.serve(Role.GATEWAY, methods, self.answer)
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow())
+                group.create_task(self._patrol.run())
                 if self._known is not None:
                     group.create_task(self._known.run())
                     await self._known.wait_ready(FIRST_LOOK_S)
@@ -140,6 +173,8 @@ class GatewayRole:
                 await asyncio.get_running_loop().create_future()
         finally:
             await service.close()
+            await self.router.close()
+            await self._patrol.close()
 
     # Unary methods
 
@@ -161,24 +196,30 @@ class GatewayRole:
             )
             return await self._whole(request, Caller(peer, envelope.token))
         except ApiError as error:
-            if error.code is ErrorCode.RATE_LIMITED and error.rate_limit is not None:
-                return limit_reply_of(error)
-            if error.status in (400, 401):
-                return refusal_of(error)
-            limit = error.rate_limit
-            return PromptFailure(
-                error=True,
-                message=error.message,
-                request_id=request_id,
-                rate_limit_info=RateLimitInfo.of(limit) if limit else None,
-            )
+            return _failure(error, request_id)
+
+    async def embed(
+        self, body: bytes, peer: str
+    ) -> EmbedReply | LimitReply | PromptFailure | Refusal:
+        """Make vectors of texts."""
+        request_id = uuid.uuid4().hex
+        try:
+            envelope = decode_envelope_untrusted(body)
+            self._claims(envelope.token)
+            data = convert_untrusted(envelope.data, EmbedData)
+            request = embed_request(data, request_id)
+            caller = Caller(peer, envelope.token)
+            async with aclosing(self.answer(request, caller)) as events:
+                return await embed_reply(request, events)
+        except ApiError as error:
+            return _failure(error, request_id)
 
     # Streaming
 
     async def answer(
         self, request: PromptRequest, caller: Caller
     ) -> AsyncGenerator[AnswerEvent, None]:
-        """Stream an answer from whichever processor gives it.
+        """Stream an answer from whichever processors give it.
 
         Raises:
             ApiError: UNAUTHORIZED, INVALID_REQUEST, RATE_LIMITED, NO_PROCESSOR, BUSY,
@@ -188,14 +229,18 @@ class GatewayRole:
         with self.metrics.request("processPrompt") as counted:
             claims = self._claims(caller.token)
             check_request(request, self._prompt_bytes_max)
-            admission = await self._admit(claims.email)
-            relay = Relay(self._swarm, self.router, self._user(claims.email))
-            began_s = time.monotonic()
+            now_s = self.router.now_s
+            trace = self._traces.begin(claims.email, request.request_id, now_s)
+            trace.add("received", now_s)
+            accepted = await self._admit(claims.email, caller.token, request)
+            relay = Relay(self._routing, self._user(claims.email), trace)
+            is_first = True
             try:
                 async with aclosing(relay.run(request)) as events:
                     async for event in events:
-                        if isinstance(event, Fragment) and not relay.has_text:
-                            self.metrics.first_fragment(time.monotonic() - began_s)
+                        if is_first and isinstance(event, Fragment):
+                            is_first = False
+                            self.metrics.first_fragment(self.router.now_s - now_s)
                         if isinstance(event, Finished):
                             # Who has the end reads no further: no cancel.
                             counted.outcome = "ok"
@@ -203,12 +248,15 @@ class GatewayRole:
                             event = replace(
                                 event,
                                 request_id=request.request_id,
-                                rate_limit=admission.rate_limit,
+                                rate_limit=accepted.rate_limit,
                             )
                         yield event
             except ApiError as error:
                 error.request_id = request.request_id
-                error.rate_limit = await self._after(error, admission, relay, claims)
+                has_text = relay.has_text or bool(request.prefix)
+                error.rate_limit = await self._after(
+                    error, accepted, claims.email, caller.token, has_text=has_text
+                )
                 raise
 
     # Parts
@@ -249,30 +297,74 @@ class GatewayRole:
                 ErrorCode.UNAUTHORIZED, UNAUTHORIZED_MESSAGE, status=401
             ) from error
 
-    async def _admit(self, email: str) -> Admission:
+    async def _admit(self, email: str, token: str, request: PromptRequest) -> Accepted:
         try:
-            return await self._limiter.admit(email, self._accounts.limit(email))
+            return await self._limits.admit(
+                email, self._accounts.limit(email), token, _key_of(request)
+            )
         except ApiError as error:
             if error.code is ErrorCode.RATE_LIMITED:
                 self.metrics.limited()
             raise for_callers(error) from error
 
     async def _after(
-        self, error: ApiError, admission: Admission, relay: Relay, claims: Claims
+        self,
+        error: ApiError,
+        accepted: Accepted,
+        email: str,
+        token: str,
+        *,
+        has_text: bool,
     ) -> RateLimit | None:
         """Give the request back where it is due; what the user has left then."""
-        if relay.has_text or error.code not in NOT_THE_USERS_FAULT:
-            return admission.rate_limit
+        if has_text or error.code not in NOT_THE_USERS_FAULT:
+            return accepted.rate_limit
         try:
-            await self._limiter.take_back(admission)
-            return await self._accounts.allowance(claims.email)
+            await self._limits.take_back(accepted, token)
+            return await self._accounts.allowance(email, token)
         except ApiError:
-            return admission.rate_limit
+            return accepted.rate_limit
+
+    async def _follow(self) -> None:
+        """Find processors, drop silent ones, look after those who wait."""
+        while True:
+            self.router.tick()
+            self._dispatcher.tick()
+            is_needed = self._dispatcher.has_hopeless()
+            with contextlib.suppress(NetError, ApiError):
+                if is_needed:
+                    await self.router.look(max_age_s=LOOK_IN_NEED_S)
+                else:
+                    await self.router.look()
+            await asyncio.sleep(FOLLOW_EVERY_S)
 
     def _user(self, email: str) -> str:
         """Tells users apart for a processor and names nobody."""
         name = email.encode("utf-8", "replace")
         return hashlib.blake2b(name, key=self._user_salt, digest_size=16).hexdigest()
+
+
+def _failure(error: ApiError, request_id: str) -> LimitReply | PromptFailure | Refusal:
+    """A failure in the words of the unary methods."""
+    limit = error.rate_limit
+    if error.code is ErrorCode.RATE_LIMITED and limit is not None:
+        return limit_reply_of(error)
+    if error.status in (400, 401):
+        return refusal_of(error)
+    return PromptFailure(
+        error=True,
+        message=error.message,
+        request_id=request_id,
+        rate_limit_info=RateLimitInfo.of(limit) if limit else None,
+    )
+
+
+def _key_of(request: PromptRequest) -> str:
+    """The same for a request that goes on at another gateway, and for no other."""
+    name = request.request_id.encode("utf-8", "replace")
+    return hashlib.blake2b(
+        request_hash(request), key=name[:64], digest_size=32
+    ).hexdigest()
 
 
 def _with_id(request: PromptRequest) -> PromptRequest:

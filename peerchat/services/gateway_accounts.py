@@ -25,7 +25,6 @@ from .account_messages import (
 )
 from .auth_client import AuthClient
 from .known_accounts import KnownAccounts
-from .limits import Limiter
 from .lockout import Lockout
 from .messages import (
     LoginReply,
@@ -39,6 +38,7 @@ from .messages import (
 from .metrics import RoleMetrics
 from .service import Method
 from .tokens import Claims, Verifier
+from .user_limits import UserLimits
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ PEER_FAILURES_FREE = 10
 """Wrong passwords in a row from one client before it is slowed down."""
 
 PEER_REGISTRATIONS_FREE = 20
-"""Accounts that one client asks for, or learns that they exist, before that."""
+"""Accounts that one client learns to exist, or codes that it tries, before that."""
 
 WANTED = "Email and password are required"
 
@@ -66,7 +66,7 @@ class GatewayAccounts:
         self,
         auth: AuthClient,
         verifier: Verifier,
-        limiter: Limiter,
+        limiter: UserLimits,
         known: KnownAccounts | None,
         metrics: RoleMetrics,
     ) -> None:
@@ -100,9 +100,9 @@ class GatewayAccounts:
         """The user's own limit, if there is one."""
         return self._known.max_requests(email) if self._known is not None else None
 
-    async def allowance(self, email: str) -> RateLimit:
+    async def allowance(self, email: str, token: str) -> RateLimit:
         """What the user has left."""
-        return await self._limiter.status(email, self.limit(email))
+        return await self._limiter.status(email, self.limit(email), token)
 
     def _method(
         self, name: str, work: Callable[[bytes, str], Awaitable[object]]
@@ -125,7 +125,9 @@ class GatewayAccounts:
         request = convert_untrusted(data, RegisterRequest, WANTED)
         check_credentials(request.credentials())
         self._registrations.begin(peer)
-        return await self._auth.register(_for(request, peer))
+        reply = await self._auth.register(_for(request, peer))
+        self._registrations.forgive(peer)
+        return reply
 
     async def _login(self, body: bytes, peer: str) -> object:
         data = decode_envelope_untrusted(body).data
@@ -149,14 +151,15 @@ class GatewayAccounts:
                 auth_key.hex()[:8],
                 error.message,
             )
-        limit = RateLimitInfo.of(await self.allowance(email))
+        limit = RateLimitInfo.of(await self.allowance(email, token))
         return LoginReply(
             success=True, status=200, email=email, key=token, rate_limit_info=limit
         )
 
     async def _verify(self, body: bytes, _peer: str) -> object:
-        claims = self.claims(decode_envelope_untrusted(body).token)
-        limit = await self.allowance(claims.email)
+        token = decode_envelope_untrusted(body).token
+        claims = self.claims(token)
+        limit = await self.allowance(claims.email, token)
         return VerifyReply(email=claims.email, rate_limit_info=RateLimitInfo.of(limit))
 
     async def _change_password(self, body: bytes, peer: str) -> object:

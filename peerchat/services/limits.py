@@ -28,6 +28,10 @@ from .store import Store, accepted_prompts, database_ms, exclusive
 
 logger = logging.getLogger(__name__)
 
+REQUEST_USES_MAX = 4
+"""A request that comes again, because its gateway was lost, counts once; but not more
+often than gateways are lost in a row."""
+
 PURGE_EVERY = 200
 """Admissions between two removals of everybody's old rows."""
 
@@ -90,18 +94,24 @@ class Limiter:
         self._steady_ms = SteadyClock()
         self._admissions = 0
 
-    async def admit(self, user: str, max_requests: int | None = None) -> Admission:
+    async def admit(
+        self, user: str, max_requests: int | None = None, *, request: str = ""
+    ) -> Admission:
         """Take one of the user's requests.
 
         Args:
             user: whose window it is.
             max_requests: the user's own limit; None: everybody's.
+            request: a hash that tells it from others; the same one again is not
+                counted again while it is in the window.
 
         Raises:
             ApiError: RATE_LIMITED (429) with `retry_after_s`; STORE_FAILED.
         """
         most = self.max_requests if max_requests is None else max_requests
-        limit, row_id = await self._store.run(lambda c: self._admit(c, user, most))
+        limit, row_id = await self._store.run(
+            lambda c: self._admit(c, user, most, request)
+        )
         if row_id is None:
             raise ApiError(
                 ErrorCode.RATE_LIMITED,
@@ -134,21 +144,38 @@ class Limiter:
         return await self._store.run(work)
 
     async def _admit(
-        self, connection: AsyncConnection, user: str, most: int
+        self, connection: AsyncConnection, user: str, most: int, request: str
     ) -> tuple[RateLimit, int | None]:
         # The time is read after the wait: of two gateways the later one is later.
         await exclusive(connection, f"limit {user}")
         now_ms = await self._now(connection)
         await self._drop_old(connection, user, now_ms)
         window = await self._window(connection, user, most, now_ms)
-        if window.count >= most:
-            return self._rate_limit(window, most, now_ms), None
-        query = insert(accepted_prompts).values(user=user, at_ms=now_ms)
+        known = await self._counted(connection, user, request)
+        if known is not None or window.count >= most:
+            return self._rate_limit(window, most, now_ms), known
+        values = {"user": user, "at_ms": now_ms, "request": request}
+        query = insert(accepted_prompts).values(values)
         key = (await connection.execute(query)).inserted_primary_key
         assert key is not None
         first_ms = now_ms if window.first_ms is None else window.first_ms
         window = _Window(window.count + 1, first_ms)
         return self._rate_limit(window, most, now_ms), int(key[0])
+
+    async def _counted(
+        self, connection: AsyncConnection, user: str, request: str
+    ) -> int | None:
+        """The row of a request that was accepted before, used once more."""
+        if not request:
+            return None
+        is_it = (_row.user == user, _row.request == request)
+        is_left = _row.uses < REQUEST_USES_MAX
+        row_id = await connection.scalar(select(_row.id).where(*is_it, is_left))
+        if row_id is None:
+            return None
+        again = update(accepted_prompts).where(_row.id == row_id)
+        await connection.execute(again.values(uses=_row.uses + 1))
+        return int(row_id)
 
     async def _now(self, connection: AsyncConnection) -> int:
         if self._now_ms is not None:

@@ -325,6 +325,7 @@ class NodeRuntime:
             choice.engine,
             self.settings,
             metrics=self.metrics[Role.PROCESSOR],
+            key_pair=self.swarm.identity.role_key_pair(Role.PROCESSOR),
         )
 
     def _build_bridge(self) -> RunnableRole:

@@ -22,7 +22,6 @@ import msgspec
 from peerchat.api import (
     AnswerEvent,
     ApiError,
-    EmbedRequest,
     ErrorCode,
     Finished,
     Fragment,
@@ -30,13 +29,24 @@ from peerchat.api import (
     Progress,
     PromptRequest,
     Role,
-    Usage,
 )
+from peerchat.contribution import Contribution
+from peerchat.net.crypto.primitives import KeyPair
+from peerchat.net.driver.connection import Connection
 from peerchat.sanitize import display_line
 from peerchat.settings import Settings
 
 from .admission import Admission, Ticket
-from .engines.base import Engine, EngineHealth
+from .contribution_file import ContributionFile
+from .embed_messages import (
+    EmbedData,
+    EmbedReply,
+    embed_reply,
+    embed_request,
+)
+from .engine_look import EngineLook
+from .engine_run import EngineRun
+from .engines.base import Engine
 from .messages import (
     ANSWER_BYTES_MAX,
     PingReply,
@@ -45,12 +55,18 @@ from .messages import (
     decode_untrusted,
 )
 from .metrics import RoleMetrics
+from .processor_figures import ProcessorFigures
 from .prompt_requests import check_request
 from .prompt_stream import Caller, PromptHandler
 from .service import Method
+from .status_publisher import StatusPublisher
+from .status_wire import ModelStatus, Status
 
-HEALTH_FRESH_S = 5.0
-"""A ping tells what was found out so recently; many gateways ping one processor."""
+LOOK_EVERY_S = 1.0
+"""Whether the owner paused, the engine went, a day began."""
+
+ENGINE_TROUBLE = frozenset({ErrorCode.ENGINE_DOWN, ErrorCode.MODEL_MISSING})
+"""Failures after which the engine is asked anew what it is."""
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +88,7 @@ class ServingSwarm(Protocol):
         role: Role,
         methods: Mapping[str, Method],
         prompts: PromptHandler | None = None,
+        attach: Callable[[Connection], None] | None = None,
     ) -> Serving: ...
 
 
@@ -108,8 +125,9 @@ class ProcessorRole:
     Args:
         swarm: announces the role and takes its requests.
         engine: what computes; it is the caller's to close.
-        settings: slots and the longest prompt.
+        settings: slots, the longest prompt, and the owner's terms.
         metrics: where to count; its own when left out.
+        key_pair: of the role: signs receipts; without it there are none.
     """
 
     def __init__(
@@ -119,17 +137,23 @@ class ProcessorRole:
         settings: Settings,
         *,
         metrics: RoleMetrics | None = None,
+        key_pair: KeyPair | None = None,
     ) -> None:
         self.metrics = metrics or RoleMetrics(Role.PROCESSOR)
         self._swarm = swarm
         self._engine = engine
+        self._key_pair = key_pair
         self._prompt_bytes_max = settings.prompt_bytes_max
-        self._admission = Admission(settings.slots)
+        self._contribution = Contribution(
+            settings.offer, settings.hours, settings.tokens_per_day
+        )
+        self._file = ContributionFile(settings.home)
+        self._publisher = StatusPublisher(self.status)
+        self._admission = Admission(settings.slots, on_change=self._publisher.changed)
+        self._figures = ProcessorFigures()
+        self._look = EngineLook(engine, self._contribution.offers)
         self._key = ""
-        self._health = EngineHealth(is_up=False, detail="not looked at yet")
-        self._models: tuple[ModelInfo, ...] = ()
-        self._looked_at_s = -HEALTH_FRESH_S
-        self._looking = asyncio.Lock()
+        self._written_tokens = 0
         self.metrics.gauge("slots", "Prompts run at once.", lambda: self.slots)
         self.metrics.gauge("slots_busy", "Prompts running.", lambda: self.busy)
         self.metrics.gauge("queue_length", "Prompts waiting.", lambda: self.queued)
@@ -152,7 +176,12 @@ class ProcessorRole:
     @property
     def detail(self) -> str:
         """The engine's state in one line, for health."""
-        return self._health.detail
+        return self.closed_because or self._look.health.detail
+
+    @property
+    def closed_because(self) -> str:
+        """Why nothing new is taken; empty when it is."""
+        return self._contribution.closed_because(_local_now())
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled, which cuts running answers off.
@@ -162,15 +191,35 @@ class ProcessorRole:
         methods: dict[str, Method] = {
             "ping": self.ping,
             "processRequest": self.process_request,
+            "embed": self.embed,
         }
-        serving = await self._swarm.serve(Role.PROCESSOR, methods, self.answer)
+        self._read_file()
+        serving = await self._swarm.serve(
+            Role.PROCESSOR, methods, self.answer, attach=self._publisher.attach
+        )
         self._key = bytes(serving.public_key).hex()
         try:
-            await self._look()
+            await self._look.look()
             ready()
-            await asyncio.get_running_loop().create_future()
+            await self._look_around()
         finally:
+            self._publisher.close()
+            self._write_tokens()
             await serving.close()
+
+    def status(self) -> Status:
+        """What gateways are told."""
+        models: list[ModelStatus] = self._figures.of(self._look.names, time.monotonic())
+        return Status(
+            models,
+            slots=self.slots,
+            busy=self.busy,
+            queued=self.queued,
+            is_healthy=self._look.health.is_up,
+            is_paused=bool(self.closed_because),
+            engine=self._engine.name,
+            answer_s=self._admission.mean_duration_s,
+        )
 
     async def answer(
         self, request: PromptRequest, caller: Caller
@@ -180,25 +229,34 @@ class ProcessorRole:
         Raises:
             ApiError: BUSY when the queue is full, or the engine's failure.
         """
-        began_s = time.monotonic()
         check_request(request, self._prompt_bytes_max)
+        request = self._named(request)
         with self.metrics.request("answer") as counted:
-            ticket = self._admission.enter(caller.peer, caller.user)
+            ticket = self._admit(caller)
+            run = EngineRun(self._engine, request, self._key_pair)
             try:
                 async for progress in self._wait_for_slot(ticket):
                     yield progress
-                queue_s = time.monotonic() - began_s
+                run.note("admitted")
+                queue_s = time.monotonic() - run.began_s
                 yield Progress("serving", peer=self._key, model=request.model or "")
                 is_first = True
-                async with aclosing(self._run(request)) as events:
+                async with aclosing(run.events()) as events:
                     async for event in events:
                         if is_first and isinstance(event, Fragment):
                             is_first = False
-                            self.metrics.first_fragment(time.monotonic() - began_s)
+                            first_s = time.monotonic() - run.began_s
+                            self.metrics.first_fragment(first_s)
                         if isinstance(event, Finished):
                             # Who has the end reads no further: no cancel.
                             counted.outcome = "ok"
-                        yield self._counted(event, queue_s)
+                            event = run.finished(event, self._key, queue_s)
+                            self._learn(event)
+                        yield event
+            except ApiError as error:
+                if error.code in ENGINE_TROUBLE:
+                    self._look.forget()
+                raise
             finally:
                 ticket.leave()
 
@@ -219,25 +277,104 @@ class ProcessorRole:
                 error=True, message=error.message, request_id=request_id
             )
 
+    async def embed(self, body: bytes, peer: str) -> EmbedReply | PromptFailure:
+        """The unary method: vectors of texts, or ``error`` with the reason."""
+        request_id = str(uuid.uuid4())
+        try:
+            request = embed_request(decode_untrusted(body, EmbedData), request_id)
+            async with aclosing(self.answer(request, Caller(peer))) as events:
+                return await embed_reply(request, events)
+        except ApiError as error:
+            return PromptFailure(
+                error=True, message=error.message, request_id=request_id
+            )
+
     async def ping(self, _body: bytes, _peer: str) -> ProcessorPing:
         """Whether prompts can be answered, and what gateways choose by."""
-        await self._look()
+        await self._look.look()
+        health, closed_because = self._look.health, self.closed_because
+        is_well = health.is_up and not closed_because
         return ProcessorPing(
-            status="healthy" if self._health.is_up else "unhealthy",
+            status="healthy" if is_well else "unhealthy",
             timestamp=int(time.time() * 1000),
             service=Role.PROCESSOR.value,
-            models=tuple(model.name for model in self._models),
+            models=tuple(self._look.names),
             slots=self.slots,
             busy=self.busy,
             queued=self.queued,
             engine=self._engine.name,
-            detail="" if self._health.is_up else "engine down",
+            detail=closed_because or ("" if health.is_up else "engine down"),
         )
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """What is served here."""
-        await self._look()
-        return self._models
+        await self._look.look()
+        return self._look.models
+
+    def set_paused(self, is_paused: bool) -> None:
+        """Take nothing new, or take it again; remembered in the home.
+
+        Raises:
+            ApiError: STORE_FAILED.
+        """
+        self._file.set_paused(is_paused)
+        self._contribution.is_paused = is_paused
+        self._publisher.changed()
+
+    def _named(self, request: PromptRequest) -> PromptRequest:
+        """The request for a model that is given; None stays the engine's choice."""
+        names = self._look.names
+        if request.model is None:
+            has_any = names and not request.inputs
+            return replace(request, model=names[0]) if has_any else request
+        if not self._contribution.offers(request.model):
+            raise ApiError(
+                ErrorCode.MODEL_MISSING,
+                f"This processor does not offer {request.model!r}.",
+                status=404,
+            )
+        return request
+
+    def _admit(self, caller: Caller) -> Ticket:
+        if reason := self.closed_because:
+            raise ApiError(
+                ErrorCode.BUSY,
+                f"This processor takes nothing new: {reason}; ask another one.",
+                status=503,
+                retry_after_s=60,
+            )
+        may_wait = not self._publisher.is_told(caller.peer)
+        return self._admission.enter(caller.peer, caller.user, may_wait=may_wait)
+
+    async def _look_around(self) -> None:
+        """Notice what changes without a word."""
+        before = self.closed_because
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self._contribution.is_paused = await asyncio.to_thread(self._file.is_paused)
+            has_changed = await self._look.look()
+            if has_changed or before != self.closed_because:
+                before = self.closed_because
+                self._publisher.changed()
+
+    def _read_file(self) -> None:
+        now = _local_now()
+        self._contribution.is_paused = self._file.is_paused()
+        self._contribution.spend(self._file.tokens(now), now)
+
+    def _write_tokens(self) -> None:
+        now = _local_now()
+        spent = self._contribution.spent(now)
+        if spent != self._written_tokens:
+            self._file.write_tokens(spent, now)
+            self._written_tokens = spent
+
+    def _learn(self, event: Finished) -> None:
+        usage = event.usage
+        self.metrics.tokens(usage.prompt_tokens, kind="prompt")
+        self.metrics.tokens(usage.answer_tokens)
+        self._figures.learn(usage, time.monotonic())
+        self._contribution.spend(usage.answer_tokens or 0, _local_now())
 
     async def _wait_for_slot(self, ticket: Ticket) -> AsyncGenerator[Progress, None]:
         while not ticket.is_admitted:
@@ -265,65 +402,6 @@ class ProcessorRole:
                         )
         raise ApiError(ErrorCode.ENGINE_FAILED, "The answer broke off.", status=502)
 
-    async def _run(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
-        """What the engine gives: an answer, or vectors for texts."""
-        if not request.inputs:
-            async with aclosing(self._engine.stream(request)) as events:
-                async for event in events:
-                    yield event
-            return
-        began_s = time.monotonic()
-        got = await self._engine.embed(
-            EmbedRequest(
-                request.inputs, request.request_id, request.model, request.dimensions
-            )
-        )
-        yield got
-        usage = Usage(
-            model=got.model,
-            peer="",
-            finish_reason="stop",
-            duration_s=time.monotonic() - began_s,
-            prompt_tokens=got.prompt_tokens,
-        )
-        yield Finished(usage, request.request_id)
-
-    def _counted(self, event: AnswerEvent, queue_s: float) -> AnswerEvent:
-        """The event as it goes out: the end says who gave the answer."""
-        if not isinstance(event, Finished):
-            return event
-        usage = replace(event.usage, peer=self._key, queue_s=queue_s)
-        self.metrics.tokens(usage.prompt_tokens, kind="prompt")
-        self.metrics.tokens(usage.answer_tokens)
-        return replace(event, usage=usage)
-
-    async def _look(self) -> None:
-        """Ask the engine how it is, unless it was asked just now."""
-        async with self._looking:
-            if time.monotonic() - self._looked_at_s < HEALTH_FRESH_S:
-                return
-            before = self._health
-            self._health = await self._engine.health()
-            try:
-                self._models = await self._served()
-            except ApiError:
-                self._models = ()
-            self._looked_at_s = time.monotonic()
-        if before.is_up != self._health.is_up:
-            level = logging.INFO if self._health.is_up else logging.WARNING
-            log.log(level, "engine %s: %s", self._engine.name, self._health.detail)
-
-    async def _served(self) -> tuple[ModelInfo, ...]:
-        """Models that chat, then those that only give vectors."""
-        models = list(await self._engine.models())
-        names = {model.name for model in models}
-        models += [
-            ModelInfo(name, self._engine.name)
-            for name in await self._engine.embedders()
-            if name not in names
-        ]
-        return tuple(models)
-
 
 def _too_long() -> ApiError:
     return ApiError(
@@ -331,6 +409,10 @@ def _too_long() -> ApiError:
         f"The answer is longer than {ANSWER_BYTES_MAX} bytes; ask for less.",
         status=502,
     )
+
+
+def _local_now() -> datetime:
+    return datetime.now().astimezone()
 
 
 def _iso_now() -> str:

@@ -1,143 +1,242 @@
-"""Which processor a prompt goes to, and to which one after that.
+"""Knows the processors of a swarm and says which one a request goes to.
 
-What is known of a processor comes from its ``ping``: ours tell models, slots and load;
-Node.js ones only that they are there. Kept for seconds, and completed by what this
-gateway itself has under way.
+Each processor that is found is followed by a `ProcessorWatch`; what is known of it is
+in its `Processor`. The choice itself is `choice.choose`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import time
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from peerchat.api import ApiError, ErrorCode, Role
+from peerchat.api import ApiError, ErrorCode, PromptRequest, Role
 from peerchat.net.errors import NetError
 from peerchat.net.identity import PublicKey
-from peerchat.replies import ping_of, reply_untrusted
 
-from .swarm import Swarm
+from .affinity import Affinity
+from .choice import Choice, choose
+from .processor_state import MISSING_S, Processor, able
+from .processor_watch import ProcessorWatch
+from .swarm import Swarm, api_error_of
+from .tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-FRESH_S = 5.0
-"""How long a ping's answer is believed."""
-
-PING_TIMEOUT_S = 3.0
-
 PROCESSORS_MAX = 64
-"""Candidates of one prompt; nobody waits for more failures than a few of them."""
+"""Processors that are followed; each costs a connection and a message a second."""
 
-TRIES_MAX = 8
-"""Processors that one prompt is offered to."""
+SETTLE_S = 3.0
+"""How long a request waits for processors that are new to tell of themselves."""
+
+LOOK_EVERY_S = 30.0
+"""Between two look-ups when all is well."""
+
+LOOK_IN_NEED_S = 2.0
+"""And when somebody waits whom nobody can serve."""
+
+RETRY_S = 1.0
+RETRY_MAX_S = 30.0
+"""The DHT names a dead peer for up to twenty minutes."""
+
+CHARS_PER_TOKEN = 4
 
 
 @dataclass(slots=True)
-class Processor:
-    """What is known of one processor."""
+class _Followed:
+    """A processor with what follows it."""
 
-    key: PublicKey
-    models: tuple[str, ...] | None = None
-    """None: it does not tell."""
-    slots: int = 1
-    busy: int = 0
-    rtt_s: float = 0.0
-    is_healthy: bool = True
-    pinged_s: float = float("-inf")
-    running: int = 0
-    """Prompts of this gateway that it works on."""
-
-    def load(self) -> float:
-        """Share of its slots in use, as far as we know; 1 and more is full."""
-        return max(self.busy, self.running) / max(1, self.slots)
-
-    def may_have(self, model: str | None) -> bool:
-        """Whether asking it for the model makes sense."""
-        if not model or self.models is None:
-            return True
-        # Ollama's names have a tag, and leave out ":latest" where people type them.
-        return model in self.models or f"{model}:latest" in self.models
+    processor: Processor
+    watch: ProcessorWatch | None = None
+    retry_s: float = RETRY_S
+    retry_at_s: float = 0.0
 
 
 class Router:
-    """Knows the processors of a swarm."""
+    """The processors of a swarm.
 
-    def __init__(self, swarm: Swarm) -> None:
+    Args:
+        swarm: finds them.
+        draw: a number from 0 to below what it is given, by chance.
+    """
+
+    def __init__(
+        self, swarm: Swarm, draw: Callable[[int], int] = random.randrange
+    ) -> None:
+        self.affinity = Affinity()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called at each news of a processor."""
         self._swarm = swarm
-        self._known: dict[PublicKey, Processor] = {}
+        self._draw = draw
+        self._followed: dict[PublicKey, _Followed] = {}
+        self._watching = Tasks()
 
     @property
     def processors(self) -> Sequence[Processor]:
-        """Those that were found lately."""
-        return tuple(self._known.values())
+        """Those that are there."""
+        return tuple(
+            one.processor for one in self._followed.values() if one.processor.is_live
+        )
 
-    async def candidates(self, model: str | None) -> list[Processor]:
-        """Live processors for a prompt, the best first; at least one.
+    @property
+    def now_s(self) -> float:
+        """The clock of all that is kept here."""
+        return asyncio.get_running_loop().time()
+
+    async def close(self) -> None:
+        """Follow nobody any more."""
+        await self._watching.close()
+
+    # Finding
+
+    async def look(self, *, max_age_s: float = LOOK_EVERY_S) -> None:
+        """Follow who is found; raises as `Swarm.find`."""
+        keys = await self._swarm.find(Role.PROCESSOR, max_age_s=max_age_s)
+        for key in keys[:PROCESSORS_MAX]:
+            followed = self._followed.get(key)
+            if followed is None:
+                followed = self._followed[key] = _Followed(Processor(key))
+            if followed.watch is None and followed.retry_at_s <= self.now_s:
+                self._follow(followed)
+        self._forget(set(keys))
+
+    async def ensure(
+        self, model: str | None, excluded: Collection[PublicKey] = ()
+    ) -> None:
+        """Return once some processor may serve the model, free or not.
 
         Raises:
-            ApiError: NO_PROCESSOR; MODEL_MISSING when none has the model.
-            DhtUnreachable: nobody can be looked up.
+            ApiError: NO_PROCESSOR; MODEL_MISSING when none has the model;
+                DHT_UNREACHABLE.
         """
-        live = await self._live()
-        if not live:
-            # All we knew are gone; somebody new may be announced.
-            live = await self._live()
-        if not live:
-            raise no_processor()
-        able = [one for one in live if one.may_have(model)]
-        if not able:
-            raise _model_missing(model or "", live)
-        able.sort(key=lambda one: _rank(one, model))
-        return able[:TRIES_MAX]
-
-    def drop(self, processor: Processor) -> None:
-        """It failed: ask somebody else until it answers again."""
-        self._swarm.drop(Role.PROCESSOR, processor.key)
-        processor.pinged_s = float("-inf")
-
-    def note_busy(self, processor: Processor) -> None:
-        """It refused for lack of room; believe so until the next ping."""
-        processor.busy = max(processor.busy, processor.slots)
-
-    async def _live(self) -> list[Processor]:
-        keys = (await self._swarm.find(Role.PROCESSOR))[:PROCESSORS_MAX]
-        self._known = {
-            key: self._known.get(key) or Processor(key)
-            for key in [*keys, *(k for k, p in self._known.items() if p.running)]
-        }
-        known = [self._known[key] for key in keys]
-        now_s = asyncio.get_running_loop().time()
-        stale = [one for one in known if now_s - one.pinged_s > FRESH_S]
-        async with asyncio.TaskGroup() as group:
-            for one in stale:
-                group.create_task(self._ping(one))
-        return [one for one in known if one.pinged_s > float("-inf")]
-
-    async def _ping(self, processor: Processor) -> None:
-        began_s = time.perf_counter()  # uvloop's own clock has only milliseconds
-        try:
-            reply = await self._swarm.request(
-                processor.key, "ping", {}, PING_TIMEOUT_S, role=Role.PROCESSOR
-            )
-            said = ping_of(reply_untrusted(reply))
-        except (NetError, ApiError) as error:
-            logger.info("processor %s: %s", processor.key.hex()[:8], error)
-            self.drop(processor)
+        if any(one.is_free for one in self._able(model, excluded)):
             return
-        tells = isinstance(reply, dict) and "models" in reply
-        processor.models = tuple(m.name for m in said.models) if tells else None
-        processor.slots = said.slots or 1
-        processor.busy = said.busy or 0
-        processor.is_healthy = said.is_healthy
-        processor.pinged_s = asyncio.get_running_loop().time()
-        processor.rtt_s = time.perf_counter() - began_s
+        try:
+            await self.look()
+            await self._settle()
+            if not self._able(model, excluded):
+                # All we knew are gone; somebody new may be announced.
+                await self.look(max_age_s=LOOK_IN_NEED_S)
+                await self._settle()
+        except NetError as error:
+            raise api_error_of(error) from error
+        self.check(model, excluded)
+
+    def check(self, model: str | None, excluded: Collection[PublicKey] = ()) -> None:
+        """Raise `ApiError` if no processor may serve the model, free or not."""
+        if self._able(model, excluded):
+            return
+        left = [one for one in self.processors if one.key not in excluded]
+        if model and left and not any(one.is_paused for one in left):
+            raise _model_missing(model, left)
+        raise no_processor()
+
+    async def _settle(self) -> None:
+        """Wait until all who are followed told of themselves, or are lost."""
+        waits = [
+            one.watch.is_settled.wait()
+            for one in self._followed.values()
+            if one.watch is not None and not one.watch.is_settled.is_set()
+        ]
+        if waits:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    await asyncio.gather(*waits)
+
+    def _follow(self, followed: _Followed) -> None:
+        watch = ProcessorWatch(self._swarm, followed.processor, self._changed)
+        followed.watch = watch
+
+        async def run() -> None:
+            began_s = self.now_s
+            try:
+                await watch.run()
+            finally:
+                has_held = self.now_s - began_s > MISSING_S
+                wait_s = RETRY_S if has_held else followed.retry_s
+                followed.retry_at_s = self.now_s + wait_s
+                followed.retry_s = min(wait_s * 2, RETRY_MAX_S)
+                followed.watch = None
+                self.affinity.forget(bytes(followed.processor.key))
+
+        self._watching.start(run())
+
+    def _forget(self, found: Collection[PublicKey]) -> None:
+        """Of the lost ones, those that no look-up names any more."""
+        for key, one in list(self._followed.items()):
+            is_idle = one.watch is None and not one.processor.running
+            if is_idle and key not in found and one.retry_at_s < self.now_s:
+                del self._followed[key]
+
+    def _changed(self) -> None:
+        self.on_change()
+
+    # Choosing
+
+    def tick(self) -> None:
+        """Drop who has been silent for too long; called a few times a second."""
+        now_s = self.now_s
+        for one in self.processors:
+            limit_s = MISSING_S if one.pushes else 2 * MISSING_S
+            if now_s - one.seen_s > limit_s:
+                logger.info("processor %s is silent", one.key.hex()[:8])
+                one.lose()
+                self._changed()
+
+    def can_serve(self, model: str | None, excluded: Collection[PublicKey]) -> bool:
+        """Whether a processor that may serve the model is free."""
+        now_s = self.now_s
+        return any(
+            one.is_free and one.breaker.allows(now_s)
+            for one in self._able(model, excluded)
+        )
+
+    def choose(
+        self, request: PromptRequest, excluded: Collection[PublicKey] = ()
+    ) -> tuple[Processor, Choice] | None:
+        """A free processor, and why it; None if there is none."""
+        now_s = self.now_s
+        free = [
+            one
+            for one in self._able(request.model, excluded)
+            if one.is_free and one.breaker.allows(now_s)
+        ]
+        if not free:
+            return None
+        candidates = [one.candidate(request.model) for one in free]
+        holder = self.affinity.holder(request) if len(free) > 1 else None
+        choice = choose(candidates, _tokens_of(request), self._draw, holder)
+        return self._followed[choice.key].processor, choice
+
+    def slots(self, model: str | None) -> int:
+        """Requests for a model that run at once, at least 1."""
+        return max(1, sum(one.room for one in self._able(model, ())))
+
+    def retry_after_s(self, model: str | None) -> float | None:
+        """When a breaker lets one through, if all that are able are kept out by one."""
+        now_s = self.now_s
+        ones = self._able(model, ())
+        if not ones or any(one.breaker.allows(now_s) for one in ones):
+            return None
+        times = [one.breaker.next_change_s(now_s) or now_s for one in ones]
+        return min(times) - now_s
+
+    def is_self(self, processor: Processor) -> bool:
+        """Whether it is a role of this process."""
+        return self._swarm.is_self(processor.key)
+
+    def _able(
+        self, model: str | None, excluded: Collection[PublicKey]
+    ) -> list[Processor]:
+        return able(self.processors, model, frozenset(excluded))
 
 
-def _rank(one: Processor, model: str | None) -> tuple[bool, bool, bool, float, float]:
-    is_guess = bool(model) and one.models is None
-    return (not one.is_healthy, is_guess, one.load() >= 1, one.load(), one.rtt_s)
+def _tokens_of(request: PromptRequest) -> float:
+    chars = len(request.prompt) + len(request.prefix) + len(request.prefix_thinking)
+    return (chars + sum(len(one.content) for one in request.history)) / CHARS_PER_TOKEN
 
 
 def no_processor() -> ApiError:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ import msgspec
 
 from peerchat.api import ApiError, ErrorCode, PromptRequest, Role
 from peerchat.net.crypto.primitives import hash_target
+from peerchat.net.driver.connection import Connection
 from peerchat.net.errors import (
     ConnectFailed,
     DhtUnreachable,
@@ -125,10 +126,12 @@ class Swarm:
         role: Role,
         methods: Mapping[str, Method],
         prompts: PromptHandler | None = None,
+        attach: Callable[[Connection], None] | None = None,
     ) -> Service:
         """Listen and announce; returns once others can find the role.
 
-        The caller closes the service.
+        The caller closes the service. ``attach`` is called with each connection whose
+        peer may ask the role, for channels beside methods and prompts.
 
         Raises:
             NetError: it cannot be announced.
@@ -145,6 +148,7 @@ class Swarm:
             prompts,
             self._prompt_bytes_max,
             self.trust,
+            attach,
         )
         try:
             await service.start()
@@ -169,8 +173,14 @@ class Swarm:
 
     # Finding
 
-    async def find(self, role: Role) -> list[PublicKey]:
+    async def find(
+        self, role: Role, *, max_age_s: float = FOUND_KEPT_S
+    ) -> list[PublicKey]:
         """The peers of a role: own and preferred first, those that failed last.
+
+        Args:
+            role: which.
+            max_age_s: an older look-up is made anew.
 
         Raises:
             DhtUnreachable: no DHT node answers.
@@ -178,7 +188,8 @@ class Swarm:
         """
         now_s = asyncio.get_running_loop().time()
         found = self._found.get(role)
-        if found is None or found.until_s <= now_s or not found.keys:
+        is_old = found is None or found.until_s - FOUND_KEPT_S + max_age_s <= now_s
+        if found is None or is_old or not found.keys:
             keys = await self._look_up(role)
         else:
             keys = found.keys

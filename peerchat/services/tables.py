@@ -54,6 +54,9 @@ accepted_prompts = Table(
     Column("id", _Id, primary_key=True, autoincrement=True),
     Column("user", String(254), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    # A hash of the request; one that comes again is not counted again.
+    Column("request", String(64), nullable=False, server_default=""),
+    Column("uses", Integer, nullable=False, server_default="1"),
     Index("accepted_by_user", "user", "at_ms"),
     Index("accepted_by_time", "at_ms"),
 )

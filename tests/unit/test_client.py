@@ -202,13 +202,25 @@ async def test_an_answer_moves_to_the_next_gateway_before_its_first_fragment() -
     await client.aclose()
 
 
-async def test_a_loss_after_the_first_fragment_is_told() -> None:
+async def test_a_loss_after_the_first_fragment_goes_on_elsewhere() -> None:
     swarm = ScriptedSwarm(a=gateway(), b=gateway())
     swarm.peers[key(1)].steps = [Fragment("Hel"), LOST]
+    swarm.peers[key(2)].steps = [Fragment("lo you"), finished()]
     client = await logged_in(swarm)
-    assert (await failure(client.ask_whole("Hi"))).code is ErrorCode.PEER_LOST
-    assert swarm.peers[key(2)].answers == []
-    await client.aclose()
+    answer = await client.ask_whole("Hi")
+    assert (answer.text, answer.usage.continued) == ("Hello you", 1)
+    first, second = (swarm.peers[key(n)].answers[0].request for n in (1, 2))
+    assert (first.prefix, second.prefix) == ("", "Hel")
+    assert first.request_id == second.request_id
+
+
+async def test_a_loss_with_nobody_left_leaves_a_part() -> None:
+    swarm = ScriptedSwarm(a=gateway())
+    swarm.peers[key(1)].steps = [Fragment("Hel"), LOST]
+    client = await logged_in(swarm)
+    error = await failure(client.ask_whole("Hi"))
+    assert error.code is ErrorCode.PEER_LOST
+    assert error.is_partial
 
 
 async def test_a_refused_prompt_is_not_asked_elsewhere() -> None:

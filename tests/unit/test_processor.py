@@ -58,6 +58,7 @@ class FakeSwarm:
         role: Role,
         methods: Mapping[str, object],
         prompts: PromptHandler | None = None,
+        attach: object = None,
     ) -> FakeService:
         self.role = role
         self.methods = methods
@@ -92,7 +93,7 @@ async def test_streams_and_says_who_served() -> None:
     running = asyncio.ensure_future(role.run(ready.set))
     await ready.wait()
     events = await collect(role)
-    assert events[0] == Progress("serving", peer=KEY.hex())
+    assert events[0] == Progress("serving", peer=KEY.hex(), model="scripted")
     assert events[1:3] == [Fragment("one "), Fragment("two ")]
     end = events[-1]
     assert isinstance(end, Finished)
@@ -123,7 +124,7 @@ async def test_run_serves_until_cancelled() -> None:
     running = asyncio.ensure_future(role.run(ready.set))
     await ready.wait()
     assert swarm.role is Role.PROCESSOR
-    assert set(swarm.methods) == {"ping", "processRequest"}
+    assert set(swarm.methods) == {"ping", "processRequest", "embed"}
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

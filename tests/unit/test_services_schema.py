@@ -76,7 +76,7 @@ async def test_a_store_of_the_first_version_loses_nothing(first_store):
     assert (record.role, record.status, record.epoch) == ("user", "active", 0)
     assert (record.max_requests, record.created_ms) == (None, 3)
     assert rows(first_store, "SELECT * FROM accepted_prompts") == [
-        (7, "ann@example.org", 5)
+        (7, "ann@example.org", 5, "", 1)
     ]
     assert rows(first_store, "SELECT value FROM about") == [(str(SCHEMA_VERSION),)]
 

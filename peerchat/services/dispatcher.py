@@ -1,0 +1,234 @@
+"""Gives requests a free processor each, in the queue's order, and places until then.
+
+What happens when is `dispatch_queue`'s to say, who is free `router`'s; here the two
+meet, and those who wait are woken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from peerchat.api import ApiError, ErrorCode, PromptRequest
+from peerchat.net.identity import PublicKey
+
+from .dispatch_queue import COST_MAX, DispatchQueue, Waiting, cost_of
+from .processor_state import Processor
+from .router import Router
+
+logger = logging.getLogger(__name__)
+
+TELL_S = 0.05
+"""Places are counted anew no more often than this."""
+
+HOPE_S = 5.0
+"""A request that nobody can serve any more waits so long for somebody who can."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A slot of a processor, held until `Dispatcher.release`."""
+
+    processor: Processor
+    reason: str
+    expected_s: float
+    began_s: float
+    is_held: bool = True
+
+
+class Place:
+    """One request's place; wait for `changed` until it has a lease or an error."""
+
+    def __init__(
+        self, request: PromptRequest, excluded: Collection[PublicKey], now_s: float
+    ) -> None:
+        self.request = request
+        self.excluded = excluded
+        """Processors that are not asked again; the owner may add to it."""
+        self.entered_s = now_s
+        self.position = 0
+        self.estimate_s: float | None = None
+        self.lease: Lease | None = None
+        self.error: ApiError | None = None
+        self.hopeless_since_s: float | None = None
+        self._changed = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Wait until anything changed since the last call."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    def notify(self) -> None:
+        """Wake who waits in `changed`."""
+        self._changed.set()
+
+
+class Dispatcher:
+    """The queue of one gateway in front of its processors."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._queue = DispatchQueue[Place]()
+        self._waiting: dict[Place, Waiting[Place]] = {}
+        self._telling: asyncio.TimerHandle | None = None
+        router.on_change = self.pump
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+        return len(self._queue)
+
+    def enter(
+        self,
+        user: str,
+        request: PromptRequest,
+        excluded: Collection[PublicKey] = (),
+        *,
+        is_urgent: bool = False,
+    ) -> Place:
+        """A place for a request; it has its lease at once if somebody is free.
+
+        Args:
+            user: whose turn it takes.
+            request: for the model and the conversation.
+            excluded: processors that are not asked.
+            is_urgent: an answer that was begun goes before everybody.
+
+        Raises:
+            ApiError: BUSY (503) when the queue is full.
+        """
+        now_s = self._router.now_s
+        place = Place(request, excluded, now_s)
+        if is_urgent:
+            waiting = Waiting(user, place, 1, now_s)
+            self._queue.put_back(waiting)
+        else:
+            waiting = self._queue.enter(
+                user,
+                place,
+                cost=_cost(request),
+                now_s=now_s,
+                slots=self._router.slots(request.model),
+            )
+        self._waiting[place] = waiting
+        self.pump()
+        return place
+
+    def put_back(self, place: Place) -> None:
+        """Its processor had no room after all: it is next again."""
+        assert place.lease is not None
+        place.lease.is_held = False
+        place.lease.processor.running -= 1
+        place.lease = None
+        self._queue.put_back(self._waiting[place])
+        self.pump()
+
+    def leave(self, place: Place) -> None:
+        """The request is over; idempotent. Frees what it holds."""
+        waiting = self._waiting.pop(place, None)
+        if waiting is not None and self._queue.leave(waiting):
+            self._tell_soon()
+        if place.lease is not None:
+            self.release(place.lease)
+
+    def release(self, lease: Lease) -> None:
+        """Free the slot; idempotent."""
+        if lease.is_held:
+            lease.is_held = False
+            lease.processor.running -= 1
+            self._queue.measure(self._router.now_s - lease.began_s)
+            self.pump()
+
+    def pump(self) -> None:
+        """Give leases to all who can have one now."""
+        if not len(self._queue):
+            return
+        known: dict[tuple[str | None, frozenset[PublicKey]], bool] = {}
+
+        def can_start(place: Place) -> bool:
+            key = (place.request.model, frozenset(place.excluded))
+            if key not in known:
+                known[key] = self._router.can_serve(*key)
+            return known[key]
+
+        while (waiting := self._queue.pop(can_start)) is not None:
+            self._grant(waiting.item)
+            known.clear()
+        self._tell_soon()
+
+    def tick(self) -> None:
+        """Give up on requests that nobody can serve; called about once a second."""
+        now_s = self._router.now_s
+        for waiting in list(self._queue.entries()):
+            place = waiting.item
+            error = self._problem(place)
+            if error is None:
+                place.hopeless_since_s = None
+            elif place.hopeless_since_s is None:
+                place.hopeless_since_s = now_s
+            elif now_s - place.hopeless_since_s >= HOPE_S:
+                self._queue.leave(waiting)
+                place.error = error
+                place.notify()
+        self.pump()  # a breaker may let one through
+
+    def has_hopeless(self) -> bool:
+        """Whether anybody waits whom nobody can serve."""
+        return any(
+            one.item.hopeless_since_s is not None for one in self._queue.entries()
+        )
+
+    def _problem(self, place: Place) -> ApiError | None:
+        try:
+            self._router.check(place.request.model, place.excluded)
+        except ApiError as error:
+            return error
+        wait_s = self._router.retry_after_s(place.request.model)
+        if wait_s is not None and wait_s > HOPE_S:
+            return _all_sick(wait_s)
+        return None
+
+    def _grant(self, place: Place) -> None:
+        found = self._router.choose(place.request, place.excluded)
+        assert found is not None
+        processor, choice = found
+        processor.running += 1
+        now_s = self._router.now_s
+        processor.breaker.begin(now_s)
+        place.lease = Lease(processor, choice.reason, choice.expected_s, now_s)
+        place.position = 0
+        place.notify()
+
+    def _tell_soon(self) -> None:
+        if self._telling is None and len(self._queue):
+            loop = asyncio.get_running_loop()
+            self._telling = loop.call_later(TELL_S, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
+        for position, waiting in enumerate(self._queue.order(), 1):
+            place = waiting.item
+            if place.position != position:
+                slots = self._router.slots(place.request.model)
+                place.position = position
+                place.estimate_s = self._queue.estimate_s(position, slots)
+                place.notify()
+
+
+def _cost(request: PromptRequest) -> int:
+    chars = len(request.prompt) + sum(len(one.content) for one in request.history)
+    chars += sum(map(len, request.inputs))
+    return COST_MAX if request.images else cost_of(chars)
+
+
+def _all_sick(wait_s: float) -> ApiError:
+    retry_after_s = max(1, math.ceil(wait_s))
+    return ApiError(
+        ErrorCode.ENGINE_FAILED,
+        f"All processors failed of late; try again in {retry_after_s} s.",
+        status=503,
+        retry_after_s=retry_after_s,
+    )

@@ -1,0 +1,182 @@
+"""What a gateway knows of one processor, from its status and its own dealings with it.
+
+No I/O: `now_s` comes with each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from peerchat.net.identity import PublicKey
+
+from .breaker import Breaker
+from .choice import Candidate
+from .dispatch_queue import DURATION_GUESS_S
+from .status_wire import ModelStatus, Status
+
+MISSING_S = 3.0
+"""A processor that says nothing for so long gets nothing more."""
+
+SUSPECT_S = 0.75
+"""Three beats of a busy processor that did not come."""
+
+SUSPECT_BEATS = 2.5
+"""A processor whose beats come late is given as many of its longest gaps."""
+
+UNTOLD_SLOTS = 8
+"""Requests at once for a processor that does not tell how many it takes."""
+
+
+@dataclass(slots=True, eq=False)
+class Processor:
+    """One processor."""
+
+    key: PublicKey
+    is_live: bool = False
+    pushes: bool = False
+    """Tells of each change on ``peerchat/status``, and queues nothing for us."""
+    models: Mapping[str, ModelStatus] | None = None
+    """None: it does not tell."""
+    slots: int | None = None
+    busy: int = 0
+    queued: int = 0
+    is_healthy: bool = True
+    is_paused: bool = False
+    engine: str = ""
+    rtt_s: float = 0.0
+    seen_s: float = float("-inf")
+    """When it was heard of last."""
+    running: int = 0
+    """Prompts of this gateway that it works on."""
+    breaker: Breaker = field(default_factory=Breaker)
+    _running_then: int = 0
+    """`running` when `busy` was told."""
+    _is_full: bool = False
+    """It refused for lack of room since it told of itself."""
+    _lacks: set[str] = field(default_factory=set)
+    """Models that it said it does not have, since then."""
+    _gap_s: float = 0.0
+    """Longest time between two statuses, of late."""
+    _answer_s: float = DURATION_GUESS_S
+    _speeds: dict[str, float] = field(default_factory=dict)
+
+    def tell(self, status: Status, now_s: float) -> None:
+        """It told of itself."""
+        if self.is_live and self.pushes:
+            self._gap_s = max(now_s - self.seen_s, self._gap_s * 0.9)
+        self.is_live = True
+        self.seen_s = now_s
+        self.models = {one.name: one for one in status.models}
+        self.slots = status.slots
+        self.busy = status.busy
+        self.queued = status.queued
+        self.is_healthy = status.is_healthy
+        self.is_paused = status.is_paused
+        self.engine = status.engine
+        if status.answer_s is not None:
+            self._answer_s = status.answer_s
+        self._running_then = self.running
+        self._is_full = False
+        self._lacks.clear()
+
+    def hear(self, now_s: float) -> None:
+        """It said something, if only a fragment."""
+        self.seen_s = now_s
+
+    def lose(self) -> None:
+        """It is gone, or does not answer."""
+        self.is_live = False
+        self._gap_s = 0.0
+
+    def refuse(self) -> None:
+        """It has no room, whatever it told."""
+        self._is_full = True
+
+    def lack(self, model: str) -> None:
+        """It has not the model, whatever it told."""
+        self._lacks.add(model)
+
+    def measure(self, model: str, tokens_per_s: float | None, held_s: float) -> None:
+        """An answer ended well."""
+        self._answer_s += (held_s - self._answer_s) / 8
+        if tokens_per_s:
+            known = self._speeds.get(model, tokens_per_s)
+            self._speeds[model] = known + (tokens_per_s - known) / 4
+            while len(self._speeds) > 64:
+                self._speeds.pop(next(iter(self._speeds)))
+
+    def suspect_after_s(self) -> float:
+        """Silence of a busy processor after which it is likely gone."""
+        return min(MISSING_S, max(SUSPECT_S, self._gap_s * SUSPECT_BEATS))
+
+    @property
+    def room(self) -> int:
+        """Requests that it takes at once, as far as is known."""
+        return self.slots or UNTOLD_SLOTS
+
+    @property
+    def occupied(self) -> int:
+        """Slots in use now: what was told, and what was sent or ended since."""
+        if self._is_full:
+            return self.room
+        return max(self.running, self.busy + self.running - self._running_then)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a request may be sent to it."""
+        if self.pushes:
+            return self.occupied < self.room
+        # It queues what is beyond its slots, and tells of itself seldom.
+        return self.running < self.room and not self._is_full
+
+    def has(self, model: str | None) -> bool:
+        """Whether asking it for the model makes sense."""
+        if model and model in self._lacks:
+            return False
+        return not model or self.models is None or self._named(model) is not None
+
+    def candidate(self, model: str | None) -> Candidate:
+        """What a choice needs to know of it."""
+        known = self._named(model) if model and self.models else None
+        name = known.name if known else model or ""
+        speed = known.tokens_per_s if known else None
+        return Candidate(
+            self.key,
+            self.room,
+            self.occupied,
+            self.queued,
+            self.rtt_s,
+            (known.load_s if known else None) or 0.0,
+            speed or self._speeds.get(name),
+            self._answer_s,
+        )
+
+    def _named(self, model: str) -> ModelStatus | None:
+        # Ollama's names have a tag, and leave out ":latest" where people type them.
+        models = self.models or {}
+        return models.get(model) or models.get(f"{model}:latest")
+
+
+def able(
+    processors: Iterable[Processor],
+    model: str | None,
+    excluded: frozenset[PublicKey] | set[PublicKey] = frozenset(),
+) -> list[Processor]:
+    """Those that may be asked, full ones included; sick engines only if all are.
+
+    A processor that does not tell its models comes in only when none is known to have
+    the model.
+    """
+    found = [
+        one
+        for one in processors
+        if one.is_live
+        and not one.is_paused
+        and one.key not in excluded
+        and one.has(model)
+    ]
+    found = [one for one in found if one.is_healthy] or found
+    if model:
+        return [one for one in found if one.models is not None] or found
+    return found

@@ -1,0 +1,161 @@
+"""Follows one processor: its status as it pushes it, else a ping each second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from peerchat.api import ApiError, Role
+from peerchat.net.errors import DecodeError, NetError
+from peerchat.net.rpc.session import RpcSession
+from peerchat.replies import ping_of, reply_untrusted
+
+from .processor_state import Processor
+from .status_wire import (
+    PROTOCOL,
+    STATUS,
+    ModelStatus,
+    Status,
+    decode_status_untrusted,
+    encode_handshake,
+)
+from .swarm import Swarm
+
+logger = logging.getLogger(__name__)
+
+PING_EVERY_S = 1.0
+PING_TIMEOUT_S = 3.0
+OPEN_TIMEOUT_S = 3.0
+"""A peer answers an open at once or rejects it."""
+
+
+class ProcessorWatch:
+    """One processor for as long as it can be reached.
+
+    Args:
+        swarm: the way to it.
+        processor: what is told of it goes in there.
+        on_change: called at each news of it.
+    """
+
+    def __init__(
+        self, swarm: Swarm, processor: Processor, on_change: Callable[[], None]
+    ) -> None:
+        self.processor = processor
+        self.is_settled = asyncio.Event()
+        """It told of itself, or is lost."""
+        self._swarm = swarm
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = asyncio.Event()
+        self._has_opened = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow it until it is lost."""
+        try:
+            session = await self._swarm.session(self.processor.key, role=Role.PROCESSOR)
+            try:
+                await self._follow(session)
+            finally:
+                session.release()
+        except (NetError, ApiError) as error:
+            logger.info("processor %s: %s", self.processor.key.hex()[:8], error)
+            self._swarm.drop(Role.PROCESSOR, self.processor.key)
+        finally:
+            self.processor.lose()
+            self.is_settled.set()
+            self._on_change()
+
+    async def _follow(self, session: RpcSession) -> None:
+        connection = session.connection
+        channel = connection.mux.create_channel(
+            PROTOCOL,
+            bytes(connection.remote_public_key),
+            on_open=lambda _handshake: self._has_opened.set(),
+            on_message=lambda kind, payload: self._heard(session, kind, payload),
+            on_close=lambda _is_remote: self._is_closed.set(),
+        )
+        if channel is not None:
+            channel.open(encode_handshake())
+            try:
+                await self._opened()
+                if self._has_opened.is_set():
+                    await self._is_closed.wait()
+                    return
+            finally:
+                if not channel.is_closed:
+                    channel.close()
+        await self._ping(session)
+
+    async def _opened(self) -> None:
+        """Wait until the peer opened the channel, or rejected it."""
+        waits = [
+            self._loop.create_task(one.wait())
+            for one in (self._has_opened, self._is_closed)
+        ]
+        try:
+            await asyncio.wait(
+                waits, timeout=OPEN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for one in waits:
+                one.cancel()
+
+    def _heard(self, session: RpcSession, kind: int, payload: bytes) -> None:
+        if kind != STATUS:
+            return  # of a later version
+        try:
+            status = decode_status_untrusted(payload)
+        except DecodeError as error:
+            key = self.processor.key.hex()[:8]
+            logger.warning("%s…: bad message on %s: %s", key, PROTOCOL, error)
+            self._is_closed.set()
+            return
+        self.processor.pushes = True
+        self.processor.rtt_s = session.connection.rtt_s or 0.0
+        self._tell(status)
+
+    async def _ping(self, session: RpcSession) -> None:
+        """Ask a peer that does not push, until it is gone."""
+        self.processor.pushes = False
+        gone = asyncio.Event()
+        session.connection.add_close_callback(gone.set)
+        while not session.is_closed:
+            began_s = time.perf_counter()  # uvloop's own clock has only milliseconds
+            reply = await self._swarm.request(
+                self.processor.key, "ping", {}, PING_TIMEOUT_S, role=Role.PROCESSOR
+            )
+            self.processor.rtt_s = time.perf_counter() - began_s
+            self._pinged(reply)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PING_EVERY_S):
+                    await gone.wait()
+
+    def _pinged(self, reply: object) -> None:
+        said = ping_of(reply_untrusted(reply))
+        tells = isinstance(reply, dict) and "models" in reply
+        models = [ModelStatus(model.name) for model in said.models]
+        self._tell(
+            Status(
+                models,
+                max(1, said.slots or 1),
+                said.busy or 0,
+                is_healthy=said.is_healthy,
+            ),
+            tells_models=tells,
+            tells_slots=said.slots is not None,
+        )
+
+    def _tell(
+        self, status: Status, *, tells_models: bool = True, tells_slots: bool = True
+    ) -> None:
+        self.processor.tell(status, self._loop.time())
+        if not tells_models:
+            self.processor.models = None
+        if not tells_slots:
+            self.processor.slots = None
+        self.is_settled.set()
+        self._on_change()
