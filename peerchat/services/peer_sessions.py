@@ -83,6 +83,11 @@ class PeerSessions:
         except TimeoutError:
             raise ConnectFailed(f"{key.hex()} did not open in time") from None
 
+    async def prove(self, key: PublicKey, role: Role) -> None:
+        """Return once the peer showed that it has the role; raises NetError, soon."""
+        session = await self.session(key, role)
+        session.release()
+
     def stream_of(self, session: RpcSession) -> PromptStreamClient:
         """The asking end of ``peerchat/stream`` on a connection."""
         stream = self._streams.get(session)

@@ -41,6 +41,7 @@ from .identity import Identity
 from .messages import encode
 from .peer_sessions import PeerSessions
 from .prompt_stream import PromptHandler, PromptStreamClient
+from .proving import Proving
 from .service import Method, Service
 from .swarm_answer import SwarmAnswer
 
@@ -96,6 +97,7 @@ class Swarm:
         self._preferred = dict(preferred or {})
         self._prompt_bytes_max = prompt_bytes_max
         self._sessions = PeerSessions(dht, identity.key_pair("client"), trust)
+        self._proving = Proving(self._sessions.prove, self.drop)
         self._found: dict[Role, _Found] = {}
         self._looked_at: dict[Role, Target] = {}
         """Topics of the newest look-ups."""
@@ -196,6 +198,7 @@ class Swarm:
         self._forget_failures(now_s)
         if self.trust is not None:
             keys = await self._trusted(self.trust, role, keys)
+            await self._prove(role, keys)
         return sorted(keys, key=lambda key: self._rank(role, key))
 
     def drop(self, role: Role, key: PublicKey) -> None:
@@ -246,6 +249,22 @@ class Swarm:
         if topic == self._topic(role):  # a new secret may have come meanwhile
             self._found[role] = _Found(keys, until_s)
         return keys
+
+    def is_proven(self, key: PublicKey) -> bool:
+        """Whether the peer is known to be of the swarm; in an open one anybody is."""
+        is_known = self.is_self(key) or self._sessions.is_proven(key)
+        return self.trust is None or is_known
+
+    async def _prove(self, role: Role, keys: Sequence[PublicKey]) -> None:
+        """Look at the peers that are not known; return once there is one to ask."""
+
+        def is_good(key: PublicKey) -> bool:
+            return self.is_proven(key) and key not in self._failed
+
+        if len(keys) > 1:
+            unknown = (key for key in keys if not self.is_proven(key))
+            self._proving.look_at(role, (k for k in unknown if k not in self._failed))
+            await self._proving.wait_for_one(keys, is_good)
 
     def _rank(self, role: Role, key: PublicKey) -> tuple[bool, bool, bool]:
         is_near = self.is_self(key) or self._preferred.get(role) == key
@@ -353,6 +372,7 @@ class Swarm:
         for task in lookups:
             task.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
+        await self._proving.close()
         await self._sessions.close()
 
     def _trust_changed(self) -> None:
