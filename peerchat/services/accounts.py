@@ -53,8 +53,9 @@ PEER_FAILURES_FREE = 200
 """For a peer that does not tell: it may have many users, which it counts by itself, so
 this stops only one that guesses in earnest."""
 
-REGISTRATIONS_FREE = 50
-"""Accounts that one source asks for without a delay; each costs a hash."""
+REGISTRATIONS_FREE = 100
+"""Accounts that one source, perhaps a bridge with a whole class behind it, asks for
+without a delay; each costs a hash."""
 
 SESSION_ENDED = "The session has ended: log in again"
 

@@ -70,7 +70,9 @@ def store_error(place: object, error: BaseException) -> ApiError:
         place: where the store is, in words without a secret.
         error: what was raised by SQLAlchemy, a driver or the system.
     """
-    logger.error("the store %s: %s", place, error)
+    # Only the first line: what follows are statements, and details with values.
+    said = str(error).partition("\n")[0]
+    logger.error("the store %s: %s: %s", place, type(error).__name__, said)
     message = f"The store {place} {_remedy(error)}."
     return ApiError(ErrorCode.STORE_FAILED, message)
 

@@ -11,7 +11,8 @@ from tests.processes import dht, run, spawn
 
 __all__ = ["dht", "run", "spawn"]
 
-pytestmark = pytest.mark.e2e
+# Some twenty commands, each a process that joins the swarm.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 LIMIT = 4
 NEW = "another horse battery"
@@ -22,7 +23,7 @@ def home(spawn, run, tmp_path: Path):
     return lambda name: Home(tmp_path / name, spawn, run)
 
 
-def until(work, what: str, timeout_s: float = 30) -> None:
+def until(work, what: str, timeout_s: float = 120) -> None:
     """Wait until it is so: another gateway hears of it with its next refresh."""
     deadline_s = time.monotonic() + timeout_s
     while not work():
