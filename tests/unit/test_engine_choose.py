@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,3 +125,28 @@ async def test_an_unknown_engine_is_refused(nobody: str) -> None:
         await choose_engine(settings("gpt", nobody))
     assert caught.value.code is ErrorCode.INVALID_REQUEST
     assert "auto, ollama, openai, llama, guide" in caught.value.message
+
+
+@pytest.mark.parametrize("has_ollama", [False, True])
+async def test_only_who_has_ollama_pays_for_its_package(
+    nobody: str, has_ollama: bool
+) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from peerchat.services.engines.choose import choose_engine\n"
+        "from peerchat.settings import Home, Settings\n"
+        "home = Home(Path(), Path(), Path(), Path())\n"
+        "asked = Settings(home, engine='auto', ollama_host=sys.argv[1])\n"
+        "choice = asyncio.run(choose_engine(asked))\n"
+        "print(choice.engine.name, 'ollama' in sys.modules, 'pydantic' in sys.modules)"
+    )
+    async with OllamaStub() as stub:
+        host = stub.url if has_ollama else nobody
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, host), stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+    assert said.split() == (
+        [b"ollama", b"True", b"True"] if has_ollama else [b"guide", b"False", b"False"]
+    )

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 
+import ollama
 import pytest
 
 from peerchat.api import (
@@ -17,8 +18,11 @@ from peerchat.api import (
     Message,
     Progress,
     PromptRequest,
+    ToolCalls,
 )
 from peerchat.services.engines.ollama import OllamaEngine
+from peerchat.services.engines.ollama_answer import OllamaAnswer
+from peerchat.services.engines.ollama_client import ChatPart
 from peerchat.services.engines.ollama_models import client_url
 from peerchat.testing.ollama_behaviour import STANDARD_MODELS, Behaviour
 from peerchat.testing.ollama_stub import OllamaStub
@@ -429,3 +433,54 @@ def test_the_environment_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", "10.1.2.3:99")
     assert OllamaEngine().url == "http://10.1.2.3:99"
     assert OllamaEngine(host="gpu").url == "http://gpu:11434"
+
+
+async def test_a_function_with_a_nested_schema_reaches_ollama_whole(
+    stub: OllamaStub, engine: OllamaEngine
+) -> None:
+    stub.models["fn:latest"] = Behaviour(capabilities=("completion", "tools"))
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "when": {
+                        "type": "object",
+                        "properties": {"day": {"type": "string", "pattern": "^x"}},
+                        "additionalProperties": False,
+                    },
+                    "where": {"type": "array", "items": {"enum": ["a", 1, None]}},
+                    "how": {"anyOf": [{"type": "null"}, {"type": "number"}]},
+                },
+            },
+            "strict": True,
+        },
+    }
+    _, error = await collect(engine, request("fn", tools=(tool,)))
+    assert error is None
+    assert stub.state.requests[0]["tools"] == [tool]
+
+
+async def test_functions_keep_their_ids() -> None:
+    said = {
+        "model": "m",
+        "message": {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"id": "call_7", "function": {"name": "f", "arguments": {"a": [1]}}}
+            ],
+        },
+        "done": False,
+    }
+    (event,) = OllamaAnswer("m", 0.0).events(ChatPart.model_validate(said))
+    assert isinstance(event, ToolCalls)
+    assert [(one.call_id, one.name, one.arguments) for one in event.calls] == [
+        ("call_7", "f", '{"a": [1]}')
+    ]
+
+
+async def test_it_is_asked_through_the_package(engine: OllamaEngine) -> None:
+    assert isinstance(engine._client, ollama.AsyncClient)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 from peerchat.services.models.store import ModelStore
 from peerchat.settings import Settings
 
+from . import ollama_probe
 from .base import Engine, invalid_request
 from .guide import GuideEngine
 
@@ -45,6 +48,8 @@ async def choose_engine(settings: Settings) -> Choice:
         raise invalid_request(
             f"There is no engine {settings.engine!r}: use {', '.join(ENGINES)}."
         )
+    if settings.engine == "ollama":
+        make = await _ollama_maker()
     engine = make(settings)
     health = await engine.health()
     state = "" if health.is_up else "asked for, and down now: "
@@ -52,12 +57,17 @@ async def choose_engine(settings: Settings) -> Choice:
 
 
 async def _first_that_is_up(settings: Settings) -> Choice:
-    makers = [_ollama]
+    makers: list[Callable[[Settings], Engine]] = []
+    problems: list[str] = []
+    ollama_url = ollama_probe.url_of(settings.ollama_host)
+    if await ollama_probe.answers(ollama_url):
+        makers.append(await _ollama_maker())
+    else:
+        problems.append(ollama_probe.is_down_text(ollama_url))
     if settings.engine_url:
         makers.append(_openai)
     if model_files(settings):
         makers.append(_llama)
-    problems: list[str] = []
     for make in makers:
         engine = make(settings)
         health = await engine.health()
@@ -76,6 +86,12 @@ def model_files(settings: Settings) -> dict[str, Path]:
         path = Path(settings.model_file).expanduser()
         files[path.stem] = path
     return files | ModelStore(settings.home.models_dir).files()
+
+
+async def _ollama_maker() -> Callable[[Settings], Engine]:
+    """Imports what the engine needs while the loop of the node goes on."""
+    await asyncio.to_thread(importlib.import_module, "peerchat.services.engines.ollama")
+    return _ollama
 
 
 def _ollama(settings: Settings) -> Engine:

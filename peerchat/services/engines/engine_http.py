@@ -1,7 +1,8 @@
-"""How engines behind HTTP are asked: small answers, and lines of long ones.
+"""How OpenAI-compatible engines are asked: small answers, and lines of long ones.
 
 Closing the iteration of `EngineHttp.lines` closes the request, which is how such
-engines are stopped. Nothing here knows what the lines mean.
+engines are stopped. Nothing here knows what the lines mean. The limits are Ollama's
+too, whose requests are in `peerchat.services.engines.ollama_client`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,6 +34,18 @@ LINE_BYTES_MAX = 4 * 1024 * 1024
 """A line is one token or one function call; an error text of a server is on one too."""
 
 REFUSAL_BYTES_MAX = 64 * 1024
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTimeouts:
+    """How long an engine may be silent."""
+
+    first_byte_s: float = FIRST_BYTE_TIMEOUT_S
+    """Before an answer begins."""
+    stall_s: float = STALL_TIMEOUT_S
+    """Within an answer."""
 
 
 class HttpRefusal(Exception):
@@ -56,21 +71,12 @@ class EngineHttp:
     Args:
         url: what paths are added to.
         key: sent as a bearer token; empty for none.
-        first_byte_timeout_s: longest silence before an answer begins.
-        stall_timeout_s: longest silence within an answer.
+        timeouts: how long it may be silent.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        key: str = "",
-        first_byte_timeout_s: float = FIRST_BYTE_TIMEOUT_S,
-        stall_timeout_s: float = STALL_TIMEOUT_S,
-    ) -> None:
+    def __init__(self, url: str, timeouts: EngineTimeouts, *, key: str = "") -> None:
         self.url = url
-        self._first_byte_timeout_s = first_byte_timeout_s
-        self._stall_timeout_s = stall_timeout_s
+        self._timeouts = timeouts
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
@@ -88,7 +94,7 @@ class EngineHttp:
 
     async def post(self, path: str, body: Mapping[str, object]) -> bytes:
         """A whole answer that may take as long as one begins to come."""
-        async with asyncio.timeout(self._first_byte_timeout_s):
+        async with asyncio.timeout(self._timeouts.first_byte_s):
             response = await self._http.post(
                 self.url + path,
                 content=msgspec.json.encode(body),
@@ -105,17 +111,9 @@ class EngineHttp:
             HttpRefusal: it did not begin.
             Silence: nothing came for too long.
         """
-        limit_s = self._first_byte_timeout_s
-        async with aclosing(self._lines(path, body)) as lines:
-            while True:
-                try:
-                    async with asyncio.timeout(limit_s):
-                        line = await anext(lines, None)
-                except TimeoutError:
-                    raise Silence(limit_s) from None
-                if line is None:
-                    return
-                limit_s = self._stall_timeout_s
+        parts = without_silence(self._lines(path, body), self._timeouts)
+        async with aclosing(parts) as lines:
+            async for line in lines:
                 yield line
 
     async def close(self) -> None:
@@ -143,6 +141,28 @@ class EngineHttp:
                         yield line.strip()
             if rest.strip():
                 yield rest.strip()
+
+
+async def without_silence(
+    parts: AsyncGenerator[T, None], timeouts: EngineTimeouts
+) -> AsyncGenerator[T, None]:
+    """The same parts, as long as they keep coming; closes what they come from.
+
+    Raises:
+        Silence: nothing came for too long.
+    """
+    limit_s = timeouts.first_byte_s
+    async with aclosing(parts):
+        while True:
+            try:
+                async with asyncio.timeout(limit_s):
+                    part = await anext(parts, None)
+            except TimeoutError:
+                raise Silence(limit_s) from None
+            if part is None:
+                return
+            limit_s = timeouts.stall_s
+            yield part
 
 
 def is_loopback(url: str) -> bool:

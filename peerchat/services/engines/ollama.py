@@ -1,15 +1,13 @@
-"""Ollama as an engine, through its own API.
+"""Ollama as an engine, through the `ollama` package.
 
 How Ollama behaves decides the shape of this file (ollama/server/routes.go, sched.go):
 no byte comes before the first token, however long loading and waiting take; requests
 beyond its slots wait in silence without end, which is why the processor admits only
-as many as there are slots. Closing the HTTP request is how Ollama is stopped. The
-`ollama` package is not used: it drops fields of functions and of models.
+as many as there are slots. Closing the HTTP request is how Ollama is stopped.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -36,30 +34,25 @@ from .base import (
     match_model,
     model_missing,
 )
-from .engine_http import FIRST_BYTE_TIMEOUT_S, STALL_TIMEOUT_S, EngineHttp
+from .engine_http import FIRST_BYTE_TIMEOUT_S, STALL_TIMEOUT_S, EngineTimeouts
 from .ollama_answer import OllamaAnswer, failure
+from .ollama_client import OllamaClient
 from .ollama_models import (
     CLOUD_SUFFIXES,
     Model,
     Models,
-    Shown,
     capabilities_of,
-    client_url,
     details_of,
     is_local,
     name_of,
 )
+from .ollama_probe import is_down_text, url_of
 from .ollama_request import chat_body, raw_body
 from .options import engine_options
 from .vectors import packed
 
 MODELS_FRESH_S = 15.0
 """How long the list of models is believed; a model that is missing is looked for."""
-
-
-class _Embedded(msgspec.Struct):
-    embeddings: list[list[float]]
-    prompt_eval_count: int | None = None
 
 
 class OllamaEngine:
@@ -80,12 +73,10 @@ class OllamaEngine:
         first_byte_timeout_s: float = FIRST_BYTE_TIMEOUT_S,
         stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
-        self.url = client_url(host or os.environ.get("OLLAMA_HOST", ""))
+        self.url = url_of(host)
         self._model = model
-        self._http = EngineHttp(
-            self.url,
-            first_byte_timeout_s=first_byte_timeout_s,
-            stall_timeout_s=stall_timeout_s,
+        self._client = OllamaClient(
+            self.url, EngineTimeouts(first_byte_timeout_s, stall_timeout_s)
         )
         self._local: dict[str, Model] = {}
         self._listed_at_s = -MODELS_FRESH_S
@@ -115,8 +106,7 @@ class OllamaEngine:
         """What ``/api/tags`` and ``/api/show`` say together."""
         entry = await self._find(model, "")
         try:
-            data = await self._http.post("/api/show", {"model": name_of(entry)})
-            return details_of(entry, msgspec.json.decode(data, type=Shown))
+            return details_of(entry, await self._client.details(name_of(entry)))
         except Exception as error:
             raise failure(error, model) from None
 
@@ -125,7 +115,7 @@ class OllamaEngine:
         try:
             names = await self._names(CHAT, is_fresh=True)
         except ApiError as error:
-            detail = f"Ollama does not answer at {self.url}: start it (ollama serve)"
+            detail = is_down_text(self.url)
             if error.code is not ErrorCode.ENGINE_DOWN:
                 detail = f"Ollama at {self.url}: {error.message}"
             return EngineHealth(is_up=False, detail=detail)
@@ -140,7 +130,7 @@ class OllamaEngine:
 
     async def close(self) -> None:
         """Close the HTTP connections."""
-        await self._http.close()
+        await self._client.close()
 
     async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Answer; closing this closes the HTTP request, which frees Ollama's slot."""
@@ -155,9 +145,9 @@ class OllamaEngine:
         path = "/api/generate" if request.is_raw else "/api/chat"
         body = make_body(model, request, options)
         try:
-            async with aclosing(self._http.lines(path, body)) as lines:
-                async for line in lines:
-                    for event in answer.events(line):
+            async with aclosing(self._client.parts(path, body)) as parts:
+                async for part in parts:
+                    for event in answer.events(part):
                         yield event
                     if answer.is_done:
                         break
@@ -176,8 +166,7 @@ class OllamaEngine:
         if request.dimensions is not None:
             body["dimensions"] = request.dimensions
         try:
-            data = await self._http.post("/api/embed", body)
-            got = msgspec.json.decode(data, type=_Embedded)
+            got = await self._client.vectors(body)
         except Exception as error:
             raise failure(error, model) from None
         if len(got.embeddings) != len(request.inputs):
@@ -231,7 +220,7 @@ class OllamaEngine:
 
     async def _read(self, path: str) -> list[Model]:
         try:
-            data = await self._http.get(path)
+            data = await self._client.read(path)
             return msgspec.json.decode(data, type=Models).models or []
         except Exception as error:
             raise failure(error, "") from None

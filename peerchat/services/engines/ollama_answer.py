@@ -1,7 +1,7 @@
-"""Lines of an Ollama answer as events, and Ollama's errors as ours.
+"""Parts of an Ollama answer as events, and Ollama's errors as ours.
 
-A stream may end without ``done``, and an error may come inside a stream with status
-200 (ollama/server/routes.go).
+A stream may end without ``done``; an error inside a stream has the status -1 in the
+package, as Ollama sent 200 before it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import httpx
-import msgspec
+import ollama
 
 from peerchat.api import (
     AnswerEvent,
@@ -33,10 +33,8 @@ from .base import (
     model_missing,
     one_line,
 )
-from .engine_http import HttpRefusal, Silence, is_unreachable
-
-IN_STREAM = -1
-"""Stands for the status of an error inside an answer."""
+from .engine_http import Silence, is_unreachable
+from .ollama_client import Call, ChatPart, Part
 
 UNREACHABLE = (
     "Ollama does not answer on the processor; start it there with 'ollama serve', "
@@ -44,39 +42,8 @@ UNREACHABLE = (
 )
 
 
-class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: dict[str, object] | None = None
-
-
-class _Call(msgspec.Struct):
-    function: _Function
-    id: str = ""
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-    thinking: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class Line(msgspec.Struct):
-    """A line of ``/api/chat`` or ``/api/generate``."""
-
-    message: _Message | None = None
-    response: str | None = None
-    thinking: str | None = None
-    error: str | None = None
-    done: bool = False
-    done_reason: str | None = None
-    load_duration: int | None = None
-    prompt_eval_count: int | None = None
-    eval_count: int | None = None
-    eval_duration: int | None = None
-
-
 class OllamaAnswer:
-    """One answer as it comes; feed it lines until `is_done`."""
+    """One answer as it comes; feed it parts until `is_done`."""
 
     def __init__(self, model: str, began_s: float) -> None:
         self.is_done = False
@@ -84,29 +51,26 @@ class OllamaAnswer:
         self._began_s = began_s
         self._first_s: float | None = None
         self._has_called = False
-        self._last = Line()
+        self._last: Part = ollama.GenerateResponse()
 
-    def events(self, data: bytes) -> Iterator[AnswerEvent]:
-        """What a line says; raises `ApiError` when it says that it failed."""
-        line = msgspec.json.decode(data, type=Line)
-        if line.error is not None:
-            raise refusal(IN_STREAM, line.error, self._model)
+    def events(self, part: Part) -> Iterator[AnswerEvent]:
+        """What a part says."""
         if self._first_s is None:
             self._first_s = time.monotonic() - self._began_s
-        message = line.message or _Message()
-        if thinking := message.thinking or line.thinking:
+        thinking, text, calls = _said(part)
+        if thinking:
             yield Fragment(thinking, is_thinking=True)
-        # The last line is usually empty, and not always.
-        if text := message.content or line.response:
+        # The last part is usually empty, and not always.
+        if text:
             yield Fragment(text)
-        if message.tool_calls:
+        if calls:
             self._has_called = True
-            yield ToolCalls(tuple(_tool_call(call) for call in message.tool_calls))
-        self._last = line
-        self.is_done = line.done
+            yield ToolCalls(tuple(_tool_call(call) for call in calls))
+        self._last = part
+        self.is_done = bool(part.done)
 
     def finished(self, request_id: str) -> Finished:
-        """The end; the last line was fed."""
+        """The end; the last part was fed."""
         last = self._last
         count, eval_ns = last.eval_count, last.eval_duration
         reason = "length" if last.done_reason == "length" else "stop"
@@ -125,10 +89,19 @@ class OllamaAnswer:
         return Finished(usage, request_id)
 
 
-def _tool_call(call: _Call) -> ToolCall:
-    arguments = json.dumps(call.function.arguments or {}, ensure_ascii=False)
+def _said(part: Part) -> tuple[str | None, str | None, Sequence[Call]]:
+    """Thinking, text and calls."""
+    if isinstance(part, ChatPart):
+        message = part.message
+        return message.thinking, message.content, message.tool_calls or ()
+    return part.thinking, part.response, ()
+
+
+def _tool_call(call: Call) -> ToolCall:
+    function = call.function
+    arguments = json.dumps(dict(function.arguments), ensure_ascii=False)
     return ToolCall(
-        call.id or f"call_{uuid.uuid4().hex[:24]}", call.function.name, arguments
+        call.id or f"call_{uuid.uuid4().hex[:24]}", function.name, arguments
     )
 
 
@@ -137,8 +110,8 @@ def failure(error: Exception, model: str) -> ApiError:
     match error:
         case ApiError():
             return error
-        case HttpRefusal():
-            return refusal(error.status, error_text(error.text), model)
+        case ollama.ResponseError():
+            return refusal(error.status_code, error.error, model)
         case Silence():
             return engine_timeout(
                 f"Ollama was silent for {error.limit_s:.0f} s and was stopped; ask "
@@ -155,16 +128,6 @@ def failure(error: Exception, model: str) -> ApiError:
                 f"Ollama sent something unexpected ({type(error).__name__}); "
                 "check that OLLAMA_HOST names an Ollama."
             )
-
-
-def error_text(text: str) -> str:
-    """The words of an error body, or the body where it has no such words."""
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    said = body.get("error") if isinstance(body, dict) else None
-    return said if isinstance(said, str) else text
 
 
 def refusal(status: int, text: str, model: str) -> ApiError:

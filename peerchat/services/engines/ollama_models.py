@@ -1,11 +1,15 @@
 """What Ollama tells of its models, and which of them are served.
 
+Lists are read here and not by the `ollama` package, whose types have no place for
+capabilities and for whose a model is.
+
 Some models are proxied to a cloud, which a node that promises privacy must not offer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,6 +26,9 @@ from .base import (
     ModelDetails,
 )
 
+if TYPE_CHECKING:
+    import ollama
+
 PORT = 11434
 CLOUD_SUFFIXES = (":cloud", "-cloud")
 _CHATS = frozenset({CHAT, COMPLETION, JSON, PREFIX})
@@ -36,7 +43,7 @@ _WORDS = {
 
 
 class Details(msgspec.Struct):
-    """Part of an entry, and of ``/api/show``."""
+    """Part of an entry."""
 
     family: str | None = None
     families: list[str] | None = None
@@ -64,14 +71,6 @@ class Models(msgspec.Struct):
     models: list[Model] | None = None
 
 
-class Shown(msgspec.Struct):
-    """What ``/api/show`` answers."""
-
-    details: Details | None = None
-    model_info: dict[str, object] | None = None
-    capabilities: list[str] | None = None
-
-
 def name_of(model: Model) -> str:
     """How it is asked for."""
     return model.model or model.name
@@ -96,17 +95,17 @@ def capabilities_of(model: Model) -> frozenset[str]:
     return frozenset({EMBED}) if is_bert else _CHATS
 
 
-def details_of(model: Model, shown: Shown | None) -> ModelDetails:
+def details_of(model: Model, shown: ollama.ShowResponse) -> ModelDetails:
     """What the two endpoints say together."""
-    details = (shown and shown.details) or model.details or Details()
-    told = shown.capabilities if shown else None
+    details = shown.details or model.details or Details()
+    told = shown.capabilities
     return ModelDetails(
         name=name_of(model),
         family=details.family or "",
         parameters=details.parameter_size or "",
         quantization=details.quantization_level or "",
         size_bytes=model.size,
-        context_tokens=_context(shown.model_info or {}) if shown else None,
+        context_tokens=_context(shown.modelinfo or {}),
         capabilities=capabilities_of(model) if told is None else _in_our_words(told),
         modified_at=model.modified_at or "",
         digest=model.digest or "",
@@ -118,7 +117,7 @@ def _in_our_words(words: Iterable[str]) -> frozenset[str]:
     return none.union(*(_WORDS.get(word, none) for word in words))
 
 
-def _context(info: dict[str, object]) -> int | None:
+def _context(info: Mapping[str, object]) -> int | None:
     for key, value in info.items():
         if key.endswith(".context_length") and isinstance(value, int) and value > 0:
             return value

@@ -38,6 +38,7 @@ from .engine_http import (
     FIRST_BYTE_TIMEOUT_S,
     STALL_TIMEOUT_S,
     EngineHttp,
+    EngineTimeouts,
     HttpRefusal,
     Silence,
     is_unreachable,
@@ -90,10 +91,7 @@ class OpenAiEngine:
         self.url = api_url(url)
         self._model = model
         self._http = EngineHttp(
-            self.url,
-            key=key,
-            first_byte_timeout_s=first_byte_timeout_s,
-            stall_timeout_s=stall_timeout_s,
+            self.url, EngineTimeouts(first_byte_timeout_s, stall_timeout_s), key=key
         )
         self._entries: dict[str, Entry] = {}
         self._listed_at_s = -MODELS_FRESH_S
