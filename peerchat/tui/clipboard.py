@@ -32,6 +32,8 @@ class Tool:
     """An environment variable without which it cannot work."""
     is_remote_too: bool = False
     """It reaches the user's own clipboard over SSH as well."""
+    but: str = ""
+    """What its success does not say."""
 
 
 TOOLS: tuple[Tool, ...] = (
@@ -41,6 +43,7 @@ TOOLS: tuple[Tool, ...] = (
         ("tmux", "save-buffer", "-"),
         "TMUX",
         is_remote_too=True,
+        but="Your terminal has it too if it allows that.",
     ),
     Tool("wl-copy", ("wl-copy",), ("wl-paste", "--no-newline"), "WAYLAND_DISPLAY"),
     Tool(
@@ -94,7 +97,8 @@ class Clipboard:
             if await self._write(tool, text):
                 wrote = wrote or tool
                 if await self._read(tool) == text:
-                    return Copied(f"Copied with {tool.name}.", is_sure=True)
+                    words = f"Copied with {tool.name}. {tool.but}".rstrip()
+                    return Copied(words, is_sure=True)
         if wrote is not None:
             return Copied(f"Copied with {wrote.name}; could not check.", is_sure=False)
         return Copied(

@@ -25,6 +25,8 @@ _INVITE = re.compile(rf"\s*{INVITE_START}[\w\-]{{20,}}")
 
 _UNITS_S = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
+_SERVING = frozenset({"auth", "gateway", "processor"})
+
 _DURATION = re.compile(r"(\d{1,5})\s*([mhdw])[a-z]*")
 
 DURATION_MAX_S = 366 * 86_400
@@ -68,7 +70,10 @@ def parse_duration(text: str) -> int | None:
 
 def role_words(roles: Iterable[str]) -> str:
     """What somebody may do besides asking."""
-    named = ", ".join(display_line(role, 16) for role in roles)
+    left = list(roles)
+    if set(left) >= _SERVING:
+        left = [role for role in left if role not in _SERVING] + ["all roles"]
+    named = ", ".join(display_line(role, 16) for role in left)
     return named or "may ask"
 
 

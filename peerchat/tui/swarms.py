@@ -73,7 +73,9 @@ class SwarmDesk:
             self._app.push_screen(CreateSwarmScreen(self._create, name), self._entered)
 
     def _show_join(self, line: str) -> None:
-        if not self._has_dialog:
+        if isinstance(self._app.screen, JoinSwarmScreen):
+            self._app.screen.add(line)
+        elif not self._has_dialog:
             screen = JoinSwarmScreen(self._swarms.read_invite, self._join, line)
             self._app.push_screen(screen, self._entered)
 

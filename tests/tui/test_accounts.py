@@ -48,6 +48,24 @@ async def test_refused_code_says_why_and_keeps_the_rest(clock) -> None:
         assert app.screen.query_one("#password", Field).value == "long-enough"
 
 
+async def test_code_is_asked_for_elsewhere_after_a_refusal(clock) -> None:
+    error = ApiError(ErrorCode.INVALID_REQUEST, "A registration code is needed")
+    node = ScriptedNode(swarm_state(account=None), login_error=error)
+    app = open_app(node, clock)
+    async with app.run_test() as pilot:
+        await dialog(pilot, LoginScreen)
+        await fill(pilot, EMAIL)
+        app.screen.query_one("#password", Field).value = "long-enough"
+        await pilot.click("#register")
+        await until(pilot, lambda: "may stay empty" in frame_text(app))
+        node.login_error = None
+        app.screen.query_one("#code", Field).value = "CODE-2"
+        app.screen.query_one("#code", Field).focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.chat)
+        assert node.codes == ["", "CODE-2"]
+
+
 @pytest.mark.parametrize("burst", ["enter", "tab"])
 async def test_burst_of_keys_ends_up_in_the_right_fields(clock, burst) -> None:
     """A password manager types everything at once; no password in the clear."""

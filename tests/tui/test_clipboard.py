@@ -78,7 +78,7 @@ async def test_over_ssh_only_what_reaches_the_user_is_used(tools) -> None:
     copied = await clipboard(tools, [], **remote).copy(TEXT)
     assert "Sent to the terminal" in copied.words
     copied = await clipboard(tools, [], **remote, TMUX="/tmp/x").copy(TEXT)
-    assert copied.words == "Copied with tmux."
+    assert copied.words.startswith("Copied with tmux.")
 
 
 def test_no_tool_gets_the_text_on_its_command_line() -> None:

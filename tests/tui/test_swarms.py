@@ -222,6 +222,24 @@ async def test_invite_is_never_sent_as_a_prompt(clock, how) -> None:
         assert node.asked == []
 
 
+async def test_lines_of_an_invite_that_are_typed_stay_one_invite(clock) -> None:
+    """A terminal without bracketed paste: every line comes as keys, with Enter."""
+    node = ScriptedNode(solo_state())
+    app = open_app(node, clock)
+    async with app.run_test() as pilot:
+        for start in range(0, len(LINE), 140):
+            for char in LINE[start : start + 140]:
+                app.post_message(events.Key(char, char))
+            app.post_message(events.Key("enter", "\r"))
+        await until(pilot, lambda: isinstance(app.screen, JoinSwarmScreen))
+        await until(pilot, lambda: "into the swarm family" in frame_text(app))
+        assert node.asked == []
+        assert app.screen.query_one("#invite").value == LINE
+        await pilot.press("escape")
+        await say(pilot, "an ordinary prompt")
+        await until(pilot, lambda: node.asked)
+
+
 # Going elsewhere
 
 

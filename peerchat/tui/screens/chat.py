@@ -129,6 +129,9 @@ class ChatScreen(Screen[None]):
         self.set_interval(SECOND_S, self._second)
         self.watch(self.transcript, "is_following", self._show_pill)
 
+    def on_screen_resume(self) -> None:
+        self.prompt.end_invite()
+
     # The node's state
 
     def show_state(self, state: NodeState) -> None:

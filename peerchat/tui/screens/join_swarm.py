@@ -72,6 +72,11 @@ class JoinSwarmScreen(FormScreen[SwarmView]):
         advice = "An admin of the swarm makes it with /invite or peerchat swarm invite."
         return Words("", advice, Tone.INFO)
 
+    def add(self, more: str) -> None:
+        """Take another piece of a line that came in several."""
+        self._line.value += "".join(more.split())
+        self._line.action_end()
+
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         if len(event.value) >= INVITE_CHARS_MIN:

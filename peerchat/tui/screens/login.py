@@ -20,10 +20,10 @@ PASSWORD_CHARS_MIN = 8
 
 CODE_CHARS_MAX = 128
 
+_MAY_WANT_CODE = (ErrorCode.UNAUTHORIZED, ErrorCode.INVALID_REQUEST)
+
 HINT = Words("", "New here? Type both and choose Register.", Tone.INFO)
-CODE_HINT = Words(
-    "", "The code only if this swarm asks for one; its admin has it.", Tone.INFO
-)
+CODE_HINT = Words("", "A code only if this swarm asks for one.", Tone.INFO)
 
 
 class LoginScreen(FormScreen[Account]):
@@ -46,6 +46,8 @@ class LoginScreen(FormScreen[Account]):
         self._is_register = is_register
         self._first_words = note
         self._blocked_until_s = 0.0
+        self._takes_code = node.state().mode == "private"
+        """Where codes are usual; elsewhere only after a refusal."""
         self._email = Field("Email", "you@example.org", id="email")
         self._password = Field(
             "Password", "8 characters or more", id="password", is_secret=True
@@ -84,10 +86,6 @@ class LoginScreen(FormScreen[Account]):
             button.variant = "primary" if button is main else "default"
         self._code.display = self._is_register and self._takes_code
 
-    @property
-    def _takes_code(self) -> bool:
-        return self._node.state().mode == "private"
-
     def submitted(self) -> None:
         if self._is_register:
             self._register_now()
@@ -96,6 +94,8 @@ class LoginScreen(FormScreen[Account]):
 
     @on(Button.Pressed, "#login")
     def log_in(self) -> None:
+        self._is_register = False
+        self._show_mode()
         pair = self._pair()
         if pair is not None:
             self._try("Logging in…", lambda: self._node.login(*pair))
@@ -119,6 +119,8 @@ class LoginScreen(FormScreen[Account]):
             advice = "Take 8 characters or more"
             self.complain("The password is too short", advice, self._password)
             return
+        self._is_register = True
+        self._show_mode()
         self._try("Making the account…", lambda: self._register(*pair))
 
     @on(Button.Pressed, "#local")
@@ -159,7 +161,10 @@ class LoginScreen(FormScreen[Account]):
         if error.code is ErrorCode.RATE_LIMITED and error.retry_after_s:
             self._blocked_until_s = self._clock() + error.retry_after_s
         super().refused(error)
-        if error.code is ErrorCode.UNAUTHORIZED and not self._is_register:
+        if self._is_register:
+            self._takes_code |= error.code in _MAY_WANT_CODE
+            self._show_mode()
+        elif error.code is ErrorCode.UNAUTHORIZED:
             self._password.value = ""
             self.set_focus(self._password)
 

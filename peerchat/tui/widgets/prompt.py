@@ -49,17 +49,31 @@ class Prompt(TextArea):
         self._position = 0
         """Index into the history; its length: at what is being typed."""
         self._draft = ""
+        self._is_amid_invite = False
 
     def submit(self) -> None:
         """Hand the text over, if there is any, and begin anew."""
         text = self.text.strip()
-        if is_invite(text):
+        if text and (self._is_amid_invite or is_invite(text)):
             self.clear()
-            self.post_message(self.InviteGiven(text))
+            self._give_invite(text)
         elif text:
             self.remember(text)
             self.clear()
             self.post_message(self.Submitted(text))
+
+    def _give_invite(self, text: str) -> None:
+        """Hand an invite over; the lines that follow at once belong to it.
+
+        Mail programs break it, and a terminal without bracketed paste types each line
+        with Enter: the second would go out as a prompt.
+        """
+        self._is_amid_invite = True
+        self.post_message(self.InviteGiven(text))
+
+    def end_invite(self) -> None:
+        """What is typed from now on is no part of an invite."""
+        self._is_amid_invite = False
 
     def remember(self, text: str) -> None:
         """Put a prompt into the history, unless it holds a secret."""
@@ -102,7 +116,7 @@ class Prompt(TextArea):
         event.prevent_default()
         if is_invite(event.text) and not self.text.strip():
             event.stop()
-            self.post_message(self.InviteGiven(event.text))
+            self._give_invite(event.text)
             return
         clean = events.Paste(display_text(event.text))
         await super()._on_paste(clean)

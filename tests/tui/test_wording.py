@@ -1,0 +1,78 @@
+"""Words that are made of other words say nothing twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from peerchat.api import ApiError, ErrorCode
+from peerchat.tui.actions import parse_command
+from peerchat.tui.swarm_wording import (
+    date_words,
+    is_invite,
+    parse_duration,
+    role_words,
+)
+from peerchat.tui.wording import failure_words
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("", "Start one with: peerchat serve --role all"),
+        ("No gateway answers", "Start one with: peerchat serve --role all"),
+        (
+            "No gateway answers. Start one with: peerchat serve --role all; or wait.",
+            "Start one with: peerchat serve --role all; or wait.",
+        ),
+        ("Three refused", "Three refused. Start one with: peerchat serve --role all"),
+    ],
+)
+def test_failure_repeats_neither_title_nor_advice(message, advice) -> None:
+    assert failure_words(ApiError(ErrorCode.NO_GATEWAY, message)).advice == advice
+
+
+def test_roles() -> None:
+    assert role_words(()) == "may ask"
+    assert role_words(("processor", "auth")) == "processor, auth"
+    assert role_words(("admin", "auth", "gateway", "processor")) == "admin, all roles"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30m", 1800),
+        (" 24 h ", 86_400),
+        ("2 weeks", 1_209_600),
+        ("0h", None),
+        ("h", None),
+        ("1.5h", None),
+        ("-1h", None),
+        ("99999w", None),
+        ("٣h", 10_800),
+    ],
+)
+def test_durations(text, seconds) -> None:
+    assert parse_duration(text) == seconds
+
+
+def test_dates_of_any_number() -> None:
+    assert date_words(1_893_456_000) == "2030-01-01 00:00"
+    assert date_words(2**63) == "∞"
+    assert date_words(-(2**63)) == "?"
+
+
+def test_invites_are_told_from_talk_about_them() -> None:
+    assert is_invite(" peerchat:" + "a-_9" * 10)
+    assert not is_invite("peerchat: what is it?")
+    assert not is_invite("How do I use peerchat:abc?")
+
+
+def test_beginning_of_a_command_is_enough() -> None:
+    for text, action in (("/memb", "members"), ("/model x", "model"), ("/so", "solo")):
+        command = parse_command(text)
+        assert command is not None
+        assert command.action is not None
+        assert command.action.id == action
+    ambiguous = parse_command("/log")
+    assert ambiguous is not None
+    assert ambiguous.action is None
