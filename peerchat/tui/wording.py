@@ -86,9 +86,11 @@ def failure_words(error: ApiError) -> Words:
     """
     words = _BY_CODE[error.code]
     message = display_line(error.message).strip()
-    if not message or message == words.advice:
+    told = message.removeprefix(words.title).lstrip(" .:")
+    if not told or told == words.advice:
         return words
-    advice = f"{message}. {words.advice}" if words.advice else message
+    is_advised = words.advice in told or not words.advice
+    advice = told if is_advised else f"{told}. {words.advice}"
     return Words(words.title, advice.replace("..", "."), words.tone)
 
 
