@@ -1,7 +1,9 @@
 """Node.js workers in a private swarm: let in by their key, and by nothing less."""
 
 import json
+import signal
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,13 @@ def until(command, home: Path, code: int, prompt: str = "ping pong"):
         time.sleep(0.5)
 
 
+def refused_peers(metrics_url: str, reason: str) -> float:
+    with urllib.request.urlopen(metrics_url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    wanted = f'peerchat_refused_peers_total{{reason="{reason}"'
+    return sum(float(one.split()[-1]) for one in lines if one.startswith(wanted))
+
+
 async def test_a_worker_is_accepted_once_granted_and_refused_once_revoked(
     node_peer, spawn, command, tmp_path: Path
 ):
@@ -46,7 +55,7 @@ async def test_a_worker_is_accepted_once_granted_and_refused_once_revoked(
         "--http-port", "0", "--metrics-port", "0",
         PEERCHAT_SWARM_REFRESH_S=REFRESH_S, PEERCHAT_MAX_REQUESTS=1000,
     )  # fmt: skip
-    serving.event("ready")
+    metrics_url = serving.event("ready")["metrics"][0]
     for name in ("register", "login"):
         command(home, name, "ann@example.org", PEERCHAT_PASSWORD=PASSWORD)
     shown = json.loads(command(home, "swarm", "show", "--worker", "--json").stdout)
@@ -61,11 +70,17 @@ async def test_a_worker_is_accepted_once_granted_and_refused_once_revoked(
     # It knows the secret, is found, and is refused: nobody granted its key.
     refused = command(home, "ask", "ping pong", code=1)
     assert "processor" in refused.stderr
+    assert refused_peers(metrics_url, "no_certificate") > 0
     command(home, "swarm", "grant", key, "--role", "processor", "--name", "node-1")
     assert "node says: ping pong" in until(command, home, 0).stdout
     assert "node-1" in command(home, "swarm", "peers").stdout
     command(home, "swarm", "revoke", key[:8])
     assert "processor" in until(command, home, 1).stderr
+    assert refused_peers(metrics_url, "revoked") > 0
+    assert serving.finish(signal.SIGTERM) == 0
+    told = "".join(serving.errors)
+    assert shown["topic_key"] not in told
+    assert shown["capability"] not in told
 
 
 async def test_a_worker_of_the_open_swarm_is_not_found(
