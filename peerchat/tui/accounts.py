@@ -1,4 +1,7 @@
-"""Who is logged in: the local user without asking, the login by itself, the forms."""
+"""Who is logged in: the local user without asking, the login by itself, the forms.
+
+The forms are imported when they are first wanted: solo, the app opens without them.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,6 @@ from textual.screen import ModalScreen
 from peerchat.api import Account, ApiError, Node, NodeState, Phase
 
 from .screens.chat import ChatScreen
-from .screens.confirm import ConfirmScreen
-from .screens.login import LoginScreen
-from .screens.password import PasswordScreen
 from .wording import Words, failure_words
 
 EXPIRED = Words("The session is over", "Log in again; your prompt is kept")
@@ -76,6 +76,8 @@ class AccountDesk:
     ) -> None:
         """Ask for an account, unless that or another dialog is open."""
         if not self._has_dialog:
+            from .screens.login import LoginScreen
+
             note, self._welcome = note or self._welcome, None
             login = LoginScreen(
                 self._node, self._clock, is_register=is_register, note=note
@@ -131,6 +133,8 @@ class AccountDesk:
                 self._chat.tell("The password is changed.", "information")
 
         if not self._has_dialog:
+            from .screens.password import PasswordScreen
+
             self._app.push_screen(PasswordScreen(self._node), changed)
 
     def _show_everywhere(self) -> None:
@@ -143,6 +147,8 @@ class AccountDesk:
                 self.show_login()
 
         if not self._has_dialog:
+            from .screens.confirm import ConfirmScreen
+
             text = "Every session of this account ends, this one too, at every gateway."
             screen = ConfirmScreen("Log out everywhere?", text, "Log out", log_out)
             self._app.push_screen(screen, ended)

@@ -3,6 +3,8 @@
 Going into another swarm takes the chat along: the answer that runs is stopped, prompts
 that waited come back to where they were typed, and earlier turns are not sent to peers
 they were not meant for.
+
+The forms are imported when they are first wanted: the app opens without them.
 """
 
 from __future__ import annotations
@@ -19,11 +21,6 @@ from .accounts import AccountDesk
 from .clipboard import Clipboard
 from .first_run import FirstRun
 from .screens.chat import ChatScreen
-from .screens.create_swarm import CreateSwarmScreen
-from .screens.invite import InviteLineScreen, InviteScreen
-from .screens.join_swarm import JoinSwarmScreen
-from .screens.members import MembersScreen
-from .screens.swarms import SwarmsScreen
 from .swarm_wording import day_words, swarm_failure_words
 from .wording import Tone, Words
 
@@ -65,14 +62,20 @@ class SwarmDesk:
         if name:
             self._app.run_worker(self._switch(name), group="swarm", exclusive=True)
         elif not self._has_dialog:
+            from .screens.swarms import SwarmsScreen
+
             screen = SwarmsScreen(self._swarms, self._node.state(), self._use)
             self._app.push_screen(screen, self._go_on)
 
     def _show_create(self, name: str) -> None:
         if not self._has_dialog:
+            from .screens.create_swarm import CreateSwarmScreen
+
             self._app.push_screen(CreateSwarmScreen(self._create, name), self._entered)
 
     def _show_join(self, line: str) -> None:
+        from .screens.join_swarm import JoinSwarmScreen
+
         if isinstance(self._app.screen, JoinSwarmScreen):
             self._app.screen.add(line)
         elif not self._has_dialog:
@@ -81,10 +84,14 @@ class SwarmDesk:
 
     def _show_invite(self, name: str) -> None:
         if not self._has_dialog:
+            from .screens.invite import InviteScreen
+
             self._app.push_screen(InviteScreen(self._swarms, name), self._invited)
 
     def _show_members(self, nothing: str) -> None:
         if not self._has_dialog:
+            from .screens.members import MembersScreen
+
             self._app.push_screen(MembersScreen(self._swarms), self._go_on)
 
     def _go_on(self, deed: str | None) -> None:
@@ -97,6 +104,8 @@ class SwarmDesk:
 
     def _invited(self, line: str | None) -> None:
         if line:
+            from .screens.invite import InviteLineScreen
+
             self._app.push_screen(InviteLineScreen(line, self._clipboard))
 
     # Going elsewhere
