@@ -20,7 +20,7 @@ from peerchat.net import HyperDHT, system_env
 from peerchat.net.crypto.primitives import KeyPair
 from peerchat.net.identity import PublicKey
 from peerchat.net.rpc.server import RpcServer
-from peerchat.services.gate import Credentials, Gate
+from peerchat.services.gate import Gate
 from peerchat.services.identity import Identity
 from peerchat.services.membership import Membership, SwarmHomes
 from peerchat.services.node_runtime import NodeRuntime
@@ -31,6 +31,7 @@ from peerchat.settings import Home
 from peerchat.trust.certificate import Chain, encode_chain, sign_certificate
 from peerchat.trust.keys import PURPOSES
 from tests.driver.private_homes import Homes
+from tests.unit.test_gate import Everybody
 
 PASSWORD = "correct horse battery"
 USER, ADMIN = "ann@example.org", "owner@example.org"
@@ -39,26 +40,6 @@ REFRESH_S = 1
 DAY_S = 24 * 3600
 MANY = 1_000_000
 BEHIND = frozenset({Role.GATEWAY})
-
-
-class Everybody:
-    """Stands in for `Trust` at a peer that says a hello and takes anybody in."""
-
-    def __init__(self, trust: Trust) -> None:
-        self._trust = trust
-
-    def hello(self, connection):
-        return self._trust.hello(connection)
-
-    def admit(self, connection, _hello):
-        key = connection.remote_public_key
-        return Credentials(key, key, "", frozenset())
-
-    def check_again(self, _credentials): ...
-    def note_refusal(self, *_): ...
-    def refresh_soon(self): ...
-    def add_gate(self, _gate): ...
-    def remove_gate(self, _gate): ...
 
 
 class Intruder:
