@@ -135,7 +135,8 @@ class UserLimits:
         self._strangers = {
             k: at_s for k, at_s in self._strangers.items() if at_s > now_s
         }
-        return owners(user, (key for key in found if key not in self._strangers))
+        asked = (key for key in found if self._swarm.is_proven(key))
+        return owners(user, (key for key in asked if key not in self._strangers))
 
     async def _ask(
         self, owner: PublicKey, method: str, data: object, token: str
