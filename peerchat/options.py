@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from .api import Role
 from .contribution import Hours, parse_hours
+from .settings import ENGINES
 from .swarm_files import NO_SWARM, parse_swarm_name
 
 Parser = Callable[[object], object]
@@ -281,7 +282,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("ollama_port", _PORT, "--ollama-port", ("PEERCHAT_OLLAMA_PORT",)),
     Option("metrics_host", _host, "--metrics-host", ("PEERCHAT_METRICS_HOST",)),
     Option("metrics_port", _PORT, "--metrics-port", ("PEERCHAT_METRICS_PORT",)),
-    Option("engine", _text, "--engine", ("PEERCHAT_ENGINE",)),
+    Option("engine", _one_of(*ENGINES), "--engine", ("PEERCHAT_ENGINE",)),
     Option("engine_url", _http_url, "--engine-url", ("PEERCHAT_ENGINE_URL",)),
     Option("engine_key", _text, variables=("PEERCHAT_ENGINE_KEY",), is_secret=True),
     Option("model_file", _text, "--model-file", ("PEERCHAT_MODEL_FILE",)),
@@ -300,6 +301,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("slots", _whole(1, 1024), "--slots", ("PEERCHAT_SLOTS",)),
     Option("offer", _names, "--offer", ("PEERCHAT_OFFER",)),
+    Option("share_models", _switch, variables=("PEERCHAT_SHARE_MODELS",)),
     Option("hours", _hours, "--hours", ("PEERCHAT_HOURS",)),
     Option(
         "tokens_per_day",

@@ -19,6 +19,8 @@ SWARM_REFRESH_S = 120.0
 
 BCRYPT_COST = 12
 
+ENGINES = ("auto", "ollama", "openai", "llama", "guide")
+
 STALL_S = 20.0
 """No fragment for so long while another processor is free: it goes on."""
 
@@ -104,6 +106,9 @@ class Settings:
     slots: int = 1
     offer: tuple[str, ...] = ()
     """Models that the processor gives, ``*`` allowed; empty: all of its engine."""
+    share_models: bool | None = None
+    """The processor gives its model files to members of the swarm; None: in private
+    swarms."""
     hours: Hours | None = None
     """When the processor takes prompts; None: always."""
     tokens_per_day: int | None = None

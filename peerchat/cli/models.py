@@ -54,7 +54,14 @@ def models(
 @network_command(models_app)
 def pull(
     call: Invocation,
-    source: Annotated[str, typer.Argument(metavar="URL", help="Of a GGUF file.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL|NAME@PEER",
+            help="Of a GGUF file; or what a processor gives, by the beginning of its "
+            "key, or NAME@swarm for any that gives it.",
+        ),
+    ],
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="Else that of the file.")
     ] = "",
@@ -63,14 +70,28 @@ def pull(
     ] = "",
 ) -> None:
     """Get a model file; goes on where it broke off."""
-    from .model_work import run_pull
+    from .model_work import is_of_peers, run_pull
 
-    run(call.out, run_pull(call.settings(for_dht=True), call, source, name, sha256))
+    settings = call.settings(for_dht=not is_of_peers(source))
+    run(call.out, run_pull(settings, call, source, name, sha256))
 
 
 @network_command(models_app, "list")
-def list_(call: Invocation) -> None:
-    """The model files of this home."""
+def list_(
+    call: Invocation,
+    peer: Annotated[
+        str,
+        typer.Option(
+            "--peer", metavar="PEER", help="Those a processor gives; 'swarm': all do."
+        ),
+    ] = "",
+) -> None:
+    """The model files of this home, or of a peer of the swarm."""
+    if peer:
+        from .model_peers import run_offers
+
+        run(call.out, run_offers(call.settings(), call, peer))
+        return
     from .model_work import run_list
 
     run(call.out, run_list(call.settings(for_dht=True), call))

@@ -21,6 +21,7 @@ from .output import Output
 
 if TYPE_CHECKING:
     from peerchat.client import Client
+    from peerchat.services.node_runtime import NodeRuntime
 
 OPEN_NOTE = (
     "peerchat: an open swarm proves nobody's role: the password goes to whoever"
@@ -79,6 +80,13 @@ def _line(otherwise: str) -> str:
 @asynccontextmanager
 async def open_client(settings: Settings, call: Invocation) -> AsyncIterator[Client]:
     """A client of the swarm for one command; leaves cleanly at the end."""
+    async with open_node(settings, call) as node:
+        yield node.client
+
+
+@asynccontextmanager
+async def open_node(settings: Settings, call: Invocation) -> AsyncIterator[NodeRuntime]:
+    """A node that serves at most this command."""
     from peerchat.logs import Logs
     from peerchat.services.node_runtime import NodeRuntime
 
@@ -86,7 +94,7 @@ async def open_client(settings: Settings, call: Invocation) -> AsyncIterator[Cli
         runtime = NodeRuntime(settings)
         await runtime.start()
         try:
-            yield runtime.client
+            yield runtime
         finally:
             # This command was the only user of whatever it served.
             await runtime.close(drain_s=0)

@@ -320,6 +320,8 @@ class NodeRuntime:
         self._resources.push_async_callback(choice.engine.close)
         self.engine = choice.reason
         logger.info("engine: %s", choice.reason)
+        if self._shares_models:
+            self._share_models()
         return ProcessorRole(
             self.swarm,
             choice.engine,
@@ -327,6 +329,21 @@ class NodeRuntime:
             metrics=self.metrics[Role.PROCESSOR],
             key_pair=self.swarm.identity.role_key_pair(Role.PROCESSOR),
         )
+
+    @property
+    def _shares_models(self) -> bool:
+        wanted = self.settings.share_models
+        return self.mode == "private" if wanted is None else wanted
+
+    def _share_models(self) -> None:
+        """Give model files to members of the swarm, until this is closed."""
+        from .models.file_server import FileServer
+        from .models.shelf import shelf_of
+
+        files = FileServer(shelf_of(self.settings))
+        self.swarm.attach_members(Role.PROCESSOR, files.attach)
+        files.start()
+        self._resources.push_async_callback(files.close)
 
     def _build_bridge(self) -> RunnableRole:
         from .bridge.own_account import OwnAccount

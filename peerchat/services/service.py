@@ -70,6 +70,7 @@ class Service:
         prompt_bytes_max: int = PROMPT_BYTES_MAX,
         trust: Trust | None = None,
         attach: Callable[[Connection], None] | None = None,
+        attach_members: Callable[[Connection], None] | None = None,
     ) -> None:
         self.role = role
         self.public_key: PublicKey = key_pair.public_key
@@ -82,6 +83,7 @@ class Service:
             else PromptStreamServer(prompts, prompt_bytes_max=prompt_bytes_max)
         )
         self._attach_more = attach
+        self._attach_members = attach_members
         self._trust = trust
         self._gates = Gates(trust, role) if trust else None
         self._server = RpcServer(
@@ -164,11 +166,13 @@ class Service:
     def _connected(self, connection: Connection) -> None:
         if self._gates is None:
             self._attach(connection)
+            self._attach_for_members(connection)
             return
 
         def admitted(credentials: Credentials) -> None:
             if credentials.may_ask(self.role):
                 self._attach(connection)
+            self._attach_for_members(connection)
 
         self._gates.open(connection, admitted)
 
@@ -177,6 +181,10 @@ class Service:
             self._prompts.attach(connection)
         if self._attach_more is not None:
             self._attach_more(connection)
+
+    def _attach_for_members(self, connection: Connection) -> None:
+        if self._attach_members is not None:
+            self._attach_members(connection)
 
     def _is_refused(self, key: PublicKey, _payload: object) -> bool:
         """Asked before a handshake is answered."""

@@ -104,6 +104,7 @@ class Swarm:
         self._lookups: dict[Role, asyncio.Task[list[PublicKey]]] = {}
         self._failed: OrderedDict[PublicKey, float] = OrderedDict()
         self._services: dict[Role, Service] = {}
+        self._for_members: dict[Role, Callable[[Connection], None]] = {}
         if trust is not None:
             trust.subscribe(self._trust_changed)
 
@@ -151,6 +152,7 @@ class Swarm:
             self._prompt_bytes_max,
             self.trust,
             attach,
+            self._for_members.get(role),
         )
         try:
             await service.start()
@@ -160,6 +162,11 @@ class Swarm:
         self._services[role] = service
         self._found.pop(role, None)
         return service
+
+    def attach_members(self, role: Role, attach: Callable[[Connection], None]) -> None:
+        """Call it with each connection to the role whose peer is admitted, be it one
+        that may ask the role or not; to be said before `serve`."""
+        self._for_members[role] = attach
 
     async def withdraw(self) -> None:
         """Take back every announcement; the roles go on for who knows them."""

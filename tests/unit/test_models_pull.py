@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from peerchat.api import ApiError
-from peerchat.cli.model_work import bar_text
+from peerchat.cli.model_text import bar_text
 from peerchat.services.models import pull as pull_module
 from peerchat.services.models.pull import PullProgress, pull_url
 from peerchat.services.models.store import ModelStore, name_of_file

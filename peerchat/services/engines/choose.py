@@ -6,16 +6,13 @@ import asyncio
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from peerchat.services.models.store import ModelStore
-from peerchat.settings import Settings
+from peerchat.services.models.store import model_files
+from peerchat.settings import ENGINES, Settings
 
 from . import ollama_probe
 from .base import Engine, invalid_request
 from .guide import GuideEngine
-
-ENGINES = ("auto", "ollama", "openai", "llama", "guide")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +74,6 @@ async def _first_that_is_up(settings: Settings) -> Choice:
         await engine.close()
     why = "; ".join(problems)
     return Choice(GuideEngine(), f"guide: {why}, then start peerchat again")
-
-
-def model_files(settings: Settings) -> dict[str, Path]:
-    """What llama.cpp can serve, by name: the file of the settings, then pulled ones."""
-    files: dict[str, Path] = {}
-    if settings.model_file:
-        path = Path(settings.model_file).expanduser()
-        files[path.stem] = path
-    return files | ModelStore(settings.home.models_dir).files()
 
 
 async def _ollama_maker() -> Callable[[Settings], Engine]:

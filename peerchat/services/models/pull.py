@@ -80,10 +80,10 @@ async def pull_url(
         pull.discard()
         raise _failed(f"{url} has the hash {got}, not the one that was given.")
     try:
-        read_header_untrusted(part)
-    except GgufError as error:
+        check_gguf(part, url)
+    except ApiError:
         pull.discard()
-        raise _failed(f"{url} is no GGUF file: {error}.") from None
+        raise
     path = store.path(name)
     part.replace(path)
     pull.discard()
@@ -142,7 +142,7 @@ class _Pull:
                     f"{self._url} answers with the status {response.status_code}."
                 )
             begin = self._begin(response)
-            self._check_space(begin)
+            check_space(self._part.parent, (self.total or 0) - begin)
             with self._part.open("r+b" if self._part.exists() else "wb") as file:
                 file.truncate(begin)
                 file.seek(begin)
@@ -180,17 +180,27 @@ class _Pull:
         self.total = int(length) if length.isdigit() else None
         return 0
 
-    def _check_space(self, begin: int) -> None:
-        missing = (self.total or 0) - begin
-        free = shutil.disk_usage(self._part.parent).free
-        if missing + SPARE_BYTES > free:
-            raise _failed(
-                f"The disk has {free >> 20} MiB free, and {missing >> 20} MiB are "
-                "missing of the model; make room, and run the same command again."
-            )
-
     def _size(self) -> int:
         return self._part.stat().st_size if self._part.exists() else 0
+
+
+def check_space(folder: Path, missing: int) -> None:
+    """Raise `ApiError` when so many bytes more would fill the disk."""
+    free = shutil.disk_usage(folder).free
+    if missing + SPARE_BYTES > free:
+        raise _failed(
+            f"The disk has {free >> 20} MiB free, and {missing >> 20} MiB are "
+            "missing of the model; make room, and run the same command again."
+        )
+
+
+def check_gguf(part: Path, source: str) -> None:
+    """Delete what is no GGUF file and raise `ApiError`."""
+    try:
+        read_header_untrusted(part)
+    except GgufError as error:
+        part.unlink()
+        raise _failed(f"{source} is no GGUF file: {error}.") from None
 
 
 async def _only_web(response: httpx.Response) -> None:

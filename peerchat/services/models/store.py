@@ -1,6 +1,7 @@
 """The folder of pulled models: GGUF files, and beside each what is known of it.
 
 ``NAME.gguf`` is whole and its hash was right; ``NAME.gguf.part`` is on its way.
+``hashes/NAME`` holds the hashes of its pieces, for peers that pull it from here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peerchat.api import ApiError, ErrorCode
+from peerchat.settings import Settings
 
 SUFFIX = ".gguf"
 PART_SUFFIX = ".gguf.part"
@@ -57,6 +59,10 @@ class ModelStore:
         """Where it is while it is not whole."""
         return self.folder / f"{_checked(name)}{PART_SUFFIX}"
 
+    def hashes_path(self, name: str) -> Path:
+        """Where the hashes of its pieces are kept."""
+        return self.folder / "hashes" / _checked(name)
+
     def prepare(self) -> None:
         """Make the folder."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,6 +79,16 @@ class ModelStore:
             )
         for path in there:
             path.unlink()
+        self.hashes_path(name).unlink(missing_ok=True)
+
+
+def model_files(settings: Settings) -> dict[str, Path]:
+    """What llama.cpp can serve, by name: the file of the settings, then pulled ones."""
+    files: dict[str, Path] = {}
+    if settings.model_file:
+        path = Path(settings.model_file).expanduser()
+        files[path.stem] = path
+    return files | ModelStore(settings.home.models_dir).files()
 
 
 def name_of_file(text: str) -> str:
@@ -81,8 +97,13 @@ def name_of_file(text: str) -> str:
     return name if _NAME.fullmatch(name) else ""
 
 
+def is_name(name: str) -> bool:
+    """Whether a model file can have the name: never a path, nor hidden."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ApiError(
             ErrorCode.INVALID_REQUEST,
             f"{name!r} cannot name a model file: use letters, digits, '.', '_', '-'.",

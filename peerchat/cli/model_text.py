@@ -1,0 +1,74 @@
+"""How the commands about model files show them."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from peerchat.services.models.pull import Pulled, PullProgress
+
+from .options import Invocation
+
+BAR_CHARS = 30
+TOLD_EVERY_S = 0.2
+
+
+class Bar:
+    """Progress on standard error where a person looks, as JSON lines for programs."""
+
+    def __init__(self, call: Invocation, name: str) -> None:
+        self._out = call.out
+        self._name = name
+        self._is_live = sys.stderr.isatty() and not call.out.is_json
+        self._told_s = float("-inf")
+
+    def show(self, progress: PullProgress) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_s < TOLD_EVERY_S and not progress.is_checking:
+            return
+        self._told_s = now_s
+        if self._out.is_json:
+            fields = {"completed": progress.completed, "total": progress.total}
+            self._out.line("", {"name": self._name, **fields})
+        elif self._is_live:
+            sys.stderr.write(f"\r\x1b[K{bar_text(self._name, progress)}")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        if self._is_live:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def bar_text(name: str, progress: PullProgress) -> str:
+    """One line that shows how far it is."""
+    done = size_text(progress.completed)
+    if progress.is_checking:
+        return f"{name}  checking {done}"
+    if not progress.total:
+        return f"{name}  {done}"
+    share = min(1.0, progress.completed / progress.total)
+    filled = round(share * BAR_CHARS)
+    bar = "█" * filled + "░" * (BAR_CHARS - filled)
+    return f"{name}  {bar} {share:4.0%}  {done} of {size_text(progress.total)}"
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them."""
+    for limit, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= limit:
+            return f"{size / limit:.1f} {unit}"
+    return f"{size} B"
+
+
+def show_pulled(call: Invocation, pulled: Pulled) -> None:
+    """The last line of a pull."""
+    call.out.line(
+        f"{pulled.name}  {size_text(pulled.size_bytes)}  sha256 {pulled.sha256}",
+        {
+            "name": pulled.name,
+            "path": str(pulled.path),
+            "size": pulled.size_bytes,
+            "sha256": pulled.sha256,
+        },
+    )
