@@ -282,6 +282,8 @@ class ModelInfo:
     peers: tuple[str, ...] = ()
     """Public keys, hex, of the processors that have it."""
     context_tokens: int | None = None
+    is_embedder: bool = False
+    """It only gives vectors, and does not chat."""
 
 
 @dataclass(frozen=True, slots=True)

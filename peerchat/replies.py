@@ -132,10 +132,16 @@ def ping_of(reply: Mapping[str, object]) -> PingReply:
     engine = text_of(reply.get("engine"))
     listed = reply.get("models")
     models = listed[:MODELS_MAX] if isinstance(listed, list) else []
+    told = reply.get("embedders")
+    embedders = {
+        text_of(one) for one in (told[:MODELS_MAX] if isinstance(told, list) else ())
+    }
     return PingReply(
         service=text_of(reply.get("service")),
         is_healthy=reply.get("status") == "healthy",
-        models=tuple(found for item in models if (found := _model(item, engine))),
+        models=tuple(
+            found for item in models if (found := _model(item, engine, embedders))
+        ),
         busy=count_of(reply.get("busy")),
         slots=count_of(reply.get("slots")),
     )
@@ -158,7 +164,7 @@ async def embeddings_of(answer: AsyncIterable[AnswerEvent], count: int) -> Embed
     return Embeddings(model, tuple(vectors), tokens)
 
 
-def _model(item: object, engine: str) -> ModelInfo | None:
+def _model(item: object, engine: str, embedders: set[str]) -> ModelInfo | None:
     if isinstance(item, str):
         item = {"name": item}
     if not isinstance(item, Mapping) or not (name := text_of(item.get("name"))):
@@ -167,6 +173,7 @@ def _model(item: object, engine: str) -> ModelInfo | None:
         name=name,
         engine=text_of(item.get("engine")) or engine,
         context_tokens=count_of(item.get("context_tokens")),
+        is_embedder=name in embedders,
     )
 
 

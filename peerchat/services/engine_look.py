@@ -65,7 +65,7 @@ class EngineLook:
         models = list(await self._engine.models())
         names = {model.name for model in models}
         models += [
-            ModelInfo(name, self._engine.name)
+            ModelInfo(name, self._engine.name, is_embedder=True)
             for name in await self._engine.embedders()
             if name not in names
         ]

@@ -365,7 +365,7 @@ class NodeHost:
             phase=Phase.READY,
             problem="",
             peers=tuple(peers),
-            models=tuple(models),
+            models=tuple(one for one in models if not one.is_embedder),
             roles=tuple(runtime.health()),
             rate_limit=self._state.now.rate_limit or client.rate_limit,
             dht_nodes=_node_count(runtime.dht.statistics()),

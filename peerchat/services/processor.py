@@ -112,6 +112,8 @@ class ProcessorPing(PingReply, frozen=True):
     """A ping's answer, with what gateways route by."""
 
     models: tuple[str, ...] = ()
+    embedders: tuple[str, ...] = ()
+    """Those of ``models`` that do not chat."""
     slots: int = 1
     busy: int = 0
     queued: int = 0
@@ -299,6 +301,7 @@ class ProcessorRole:
             timestamp=int(time.time() * 1000),
             service=Role.PROCESSOR.value,
             models=tuple(self._look.names),
+            embedders=tuple(m.name for m in self._look.models if m.is_embedder),
             slots=self.slots,
             busy=self.busy,
             queued=self.queued,

@@ -296,6 +296,7 @@ async def test_ping_tells_what_gateways_choose_by() -> None:
         "status": "healthy",
         "service": "processor",
         "models": ["m1", "m2"],
+        "embedders": [],
         "slots": 3,
         "busy": 0,
         "queued": 0,

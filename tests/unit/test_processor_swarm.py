@@ -19,6 +19,7 @@ from peerchat.api import (
     Role,
 )
 from peerchat.net.identity import PublicKey
+from peerchat.replies import ping_of
 from peerchat.services.engines.ollama import OllamaEngine
 from peerchat.services.identity import Identity
 from peerchat.services.processor import ProcessorRole
@@ -177,3 +178,11 @@ async def test_drain_lets_an_answer_end(world: World) -> None:
     with pytest.raises(ApiError) as caught:
         await first_fragment(world.ask())
     assert caught.value.code is ErrorCode.STOPPED
+
+
+async def test_models_that_only_give_vectors_are_told_apart(world: World) -> None:
+    reply = await world.client.request(world.key, "ping", {}, 5, role=Role.PROCESSOR)
+    told = {model.name: model.is_embedder for model in ping_of(reply).models}
+    assert told["nomic-embed-text:latest"]
+    assert not told["llama3.2:latest"]
+    assert sum(told.values()) == 1
