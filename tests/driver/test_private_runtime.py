@@ -9,9 +9,16 @@ import pytest
 
 from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.client import Client
+from peerchat.services.models.pull_peers import (
+    ask_offers,
+    choose_offer,
+    pull_from_peers,
+)
+from peerchat.services.models.store import ModelStore
 from peerchat.services.node_runtime import NodeRuntime
 from tests.driver.private_homes import EMAIL, SERVED
 from tests.driver.test_host_runtime import PASSWORD, pretend_other_process
+from tests.tiny_gguf import tiny_model
 
 
 async def whole(client, text="What is peerchat?"):
@@ -162,3 +169,28 @@ async def test_secrets_stay_out_of_the_logs(homes, caplog):
     for secret in (kept.secret.hex(), kept.record_key.hex(), line, token, PASSWORD):
         assert secret not in caplog.text
     assert repr(kept.secret) not in caplog.text
+
+
+@pytest.mark.parametrize("shares", [None, False])
+async def test_members_of_a_private_swarm_get_model_files(homes, shares):
+    await homes.create()
+    model = tiny_model().read_bytes()
+    folder = homes.settings("box").home.models_dir
+    folder.mkdir(parents=True)
+    (folder / "tiny.gguf").write_bytes(model)
+    async with homes.serving("box", share_models=shares):
+        await homes.join("laptop")
+        async with NodeRuntime(homes.settings("laptop")) as node:
+            async with asyncio.timeout(20):
+                found = None
+                while found is None and shares is None:
+                    keys = await node.swarm.find(Role.PROCESSOR)
+                    found = choose_offer(await ask_offers(node.swarm, keys), "tiny")
+            if found is None:
+                keys = await node.swarm.find(Role.PROCESSOR)
+                (told,) = await ask_offers(node.swarm, keys)
+                assert told.problem == "gives no files"
+                return
+            store = ModelStore(node.settings.home.models_dir)
+            pulled = await pull_from_peers(store, node.swarm, *found)
+            assert pulled.path.read_bytes() == model

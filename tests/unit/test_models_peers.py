@@ -17,8 +17,10 @@ from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.net.driver.connection import Connection
 from peerchat.net.identity import PublicKey
 from peerchat.services.identity import Identity
+from peerchat.services.models import file_peer as peer_module
 from peerchat.services.models import file_server as server_module
 from peerchat.services.models import file_wire as wire
+from peerchat.services.models import pull_peers as pull_module
 from peerchat.services.models.file_peer import Lies, PeerFailed, open_peer
 from peerchat.services.models.file_server import FileServer
 from peerchat.services.models.file_wire import PIECE_BYTES, MessageType, Offer
@@ -360,6 +362,22 @@ async def test_a_hostile_peer_is_left_for_an_honest_one(
     assert pulled.path.read_bytes() == MODEL
     assert hostile.asked.count(MessageType.HASHES) == 1
     assert hostile.asked.count(MessageType.PIECE) <= wire.WINDOW + 2
+
+
+async def test_a_peer_that_says_nothing_more_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_module, "ANSWER_TIMEOUT_S", 0.2)
+
+    def one_part(hostile: Hostile, number: int, _data: bytes) -> None:
+        hostile.say(MessageType.DATA, number, wire.DataBody(0, PIECES[0][:1]))
+
+    hostile = Hostile(one_part)
+    _, key = await world.processor(hostile.attach)
+    honest = await world.giver()
+    monkeypatch.setattr(pull_module, "TRIES_MAX", 1)
+    assert (await world.pull(key, honest.key)).path.read_bytes() == MODEL
+    assert hostile.asked.count(MessageType.PIECE) == wire.WINDOW
 
 
 async def test_hashes_that_are_not_of_the_file_are_refused(world: World) -> None:
