@@ -35,12 +35,13 @@ async def test_prompt_grows_to_ten_lines(clock) -> None:
     app = open_app(ScriptedNode(), clock)
     async with app.run_test(size=(80, 40)) as pilot:
         prompt = prompt_of(pilot)
-        heights = [prompt.outer_size.height]
-        for _ in range(14):
+        for lines in range(1, 15):
+            # Layout follows a key in its own time; a prompt that never grows hangs here.
+            while prompt.outer_size.height != min(lines, 10) + 2:
+                await pilot.pause(0.01)
             await pilot.press("x", "ctrl+j")
-            heights.append(prompt.outer_size.height)
-        assert heights[:4] == [3, 4, 5, 6]
-        assert heights[-1] == 12
+        await pilot.pause()
+        assert prompt.outer_size.height == 12
 
 
 async def test_up_at_the_start_walks_the_history_and_keeps_the_draft(clock) -> None:

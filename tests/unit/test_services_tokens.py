@@ -65,6 +65,13 @@ def certificate(
     )
 
 
+@pytest.fixture(autouse=True)
+def _now():
+    """Tests may run long after they were collected."""
+    global NOW_S
+    NOW_S = int(time.time())
+
+
 def token_of(chain, *, signer="auth peer token", now_s=time.time, epoch=0):
     issuer = CertifiedIssuer(pair(signer), lambda: encode_chain(chain), now_s=now_s)
     return issuer.issue(EMAIL, "user", epoch)
