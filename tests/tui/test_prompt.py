@@ -36,7 +36,7 @@ async def test_prompt_grows_to_ten_lines(clock) -> None:
     async with app.run_test(size=(80, 40)) as pilot:
         prompt = prompt_of(pilot)
         for lines in range(1, 15):
-            # Layout follows a key in its own time; a prompt that never grows hangs here.
+            # Layout follows a key in its own time; one that never does hangs here.
             while prompt.outer_size.height != min(lines, 10) + 2:
                 await pilot.pause(0.01)
             await pilot.press("x", "ctrl+j")
