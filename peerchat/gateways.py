@@ -31,6 +31,7 @@ from .api import (
 )
 from .continuation import Said, broke_off
 from .failover_answer import FailoverAnswer
+from .key_replies import ManagedKey, keys_of
 from .net.errors import ConnectFailed, DhtUnreachable, NetError
 from .net.identity import PublicKey
 from .replies import (
@@ -182,6 +183,23 @@ class Gateways:
             is_once=action != "list",
         )
         return managed_of(reply)
+
+    async def manage_keys(
+        self, token: str, action: str, *, name: str = "", key_id: str = ""
+    ) -> list[ManagedKey]:
+        """Make, list or end the account's API keys.
+
+        Args:
+            token: of a session; a key cannot make others.
+            action: ``create`` (with a name), ``list`` or ``revoke`` (with an id).
+            name: what the key is for.
+            key_id: of the key to end.
+        """
+        data = {"action": action, "name": name, "keyId": key_id}
+        is_once = action != "list"
+        timeout_s = ACCOUNT_TIMEOUT_S
+        reply = await self._call("manageKeys", data, token, timeout_s, is_once=is_once)
+        return keys_of(reply)
 
     async def verify(self, token: str) -> Verified:
         """Ask whose a token is; raises `ApiError` with ``UNAUTHORIZED``."""

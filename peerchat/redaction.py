@@ -15,6 +15,7 @@ SECRET_CHARS_MIN = 6
 """A shorter secret would hide parts of ordinary words, and so tell what it is."""
 
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_API_KEY = re.compile(r"\bpk_[0-9a-f]{16}_[A-Za-z0-9_-]{20,}")
 _INVITE = re.compile(r"(?i)\bpeerchat:[A-Za-z0-9_-]{40,}")
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[^\s\"',;]+")
 _NAMED = re.compile(
@@ -45,6 +46,7 @@ class Redactor:
         for secret in self._known:
             text = text.replace(secret, HIDDEN)
         text = _JWT.sub(HIDDEN, text)
+        text = _API_KEY.sub(HIDDEN, text)
         text = _INVITE.sub(HIDDEN, text)
         text = _BEARER.sub(rf"\g<1>{HIDDEN}", text)
         return _NAMED.sub(rf"\g<1>{HIDDEN}", text)

@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from peerchat.api import Role
 
+from .key import key as key_app
 from .models import models_app
 from .options import (
     COMMON,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 
 app.add_typer(user, name="user")
+app.add_typer(key_app, name="key")
 
 app.add_typer(swarm_app)
 

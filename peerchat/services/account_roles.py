@@ -103,6 +103,7 @@ async def build_account_roles(
             known=KnownAccounts(
                 _source(wanted, swarm, settings, store), settings.swarm_refresh_s
             ),
+            refresh_s=settings.swarm_refresh_s,
             is_private=swarm.trust is not None,
             is_shared=store.is_shared,
             stall_s=settings.stall_s,

@@ -27,6 +27,8 @@ from .account_messages import (
 )
 from .account_table import AccountRecord, AccountRole, Status
 from .accounts import Accounts, Source
+from .api_keys import ApiKeys
+from .auth_keys import AuthKeys
 from .emails import LOCAL_EMAIL
 from .known_accounts import StoreChanges
 from .messages import (
@@ -86,6 +88,8 @@ class AuthRole:
         self._verifier = verifier
         self._local = local
         self._is_gateway = is_gateway or (lambda peer: False)
+        keys = ApiKeys(accounts.store, has_local=local is not None)
+        self._keys = AuthKeys(keys, self._key_owner, self._is_gateway)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled."""
@@ -97,6 +101,8 @@ class AuthRole:
             "logoutEverywhere": self._method("logoutEverywhere", self._logout),
             "manageAccounts": self._method("manageAccounts", self._manage),
             "accountChanges": self._method("accountChanges", self._changes),
+            "manageKeys": self._method("manageKeys", self._keys.manage),
+            "resolveKey": self._method("resolveKey", self._keys.resolve),
         }
         await self._accounts.prepare()
         service: Service = await self._swarm.serve(Role.AUTH, methods)
@@ -182,6 +188,12 @@ class AuthRole:
                 "The local account of a home has no password and no other sessions."
             )
         return await self._accounts.session(claims.email, claims.epoch)
+
+    async def _key_owner(self, token: str) -> str:
+        claims = self._claims(token)
+        if claims.email == LOCAL_EMAIL and self._local is not None:
+            return self._local.verify(token).email
+        return (await self._caller(token)).email
 
     async def _check_admin(self, token: str) -> None:
         claims = self._claims(token)

@@ -30,7 +30,7 @@ from peerchat.api import (
     Role,
 )
 from peerchat.net.errors import NetError
-from peerchat.settings import PROMPT_BYTES_MAX, STALL_S
+from peerchat.settings import PROMPT_BYTES_MAX, STALL_S, SWARM_REFRESH_S
 
 from .auth_client import AuthClient
 from .dispatcher import Dispatcher
@@ -101,6 +101,7 @@ class GatewayRole:
             good until they expire.
         is_private: auth peers are certified and share one truth.
         is_shared: the limiter's store is that of all gateways.
+        refresh_s: how long it is believed whose an API key is.
         stall_s: an answer that says nothing for so long goes on elsewhere.
         prompt_bytes_max: longest prompt, UTF-8.
         metrics: where to count; its own when left out.
@@ -116,6 +117,7 @@ class GatewayRole:
         is_private: bool = False,
         is_shared: bool = False,
         stall_s: float = STALL_S,
+        refresh_s: float = SWARM_REFRESH_S,
         prompt_bytes_max: int = PROMPT_BYTES_MAX,
         metrics: RoleMetrics | None = None,
     ) -> None:
@@ -137,6 +139,7 @@ class GatewayRole:
             self._limits,
             known,
             self.metrics,
+            refresh_s=refresh_s,
         )
         self._others = GatewayMethods(self._accounts, self._limits, self._traces)
         self.metrics.gauge(
@@ -189,7 +192,7 @@ class GatewayRole:
         request_id = uuid.uuid4().hex
         try:
             envelope = decode_envelope_untrusted(body)
-            self._claims(envelope.token)
+            await self._claims(envelope.token)
             data = convert_untrusted(envelope.data, PromptData)
             request = PromptRequest(
                 data.prompt, request_id, data.model or None, options=data.options
@@ -205,7 +208,7 @@ class GatewayRole:
         request_id = uuid.uuid4().hex
         try:
             envelope = decode_envelope_untrusted(body)
-            self._claims(envelope.token)
+            await self._claims(envelope.token)
             data = convert_untrusted(envelope.data, EmbedData)
             request = embed_request(data, request_id)
             caller = Caller(peer, envelope.token)
@@ -227,7 +230,7 @@ class GatewayRole:
         """
         request = _with_id(request)
         with self.metrics.request("processPrompt") as counted:
-            claims = self._claims(caller.token)
+            claims = await self._claims(caller.token)
             check_request(request, self._prompt_bytes_max)
             now_s = self.router.now_s
             trace = self._traces.begin(claims.email, request.request_id, now_s)
@@ -286,9 +289,9 @@ class GatewayRole:
                         )
         raise ApiError(ErrorCode.ENGINE_FAILED, "The answer broke off.", status=502)
 
-    def _claims(self, token: str) -> Claims:
+    async def _claims(self, token: str) -> Claims:
         try:
-            return self._accounts.claims(token)
+            return await self._accounts.caller(token)
         except ApiError as error:
             logger.info("a prompt was refused: %s", error.message)
             if error.code is not ErrorCode.UNAUTHORIZED:

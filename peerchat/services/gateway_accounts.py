@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from peerchat.api import ApiError, ErrorCode, RateLimit
+from peerchat.settings import SWARM_REFRESH_S
 
 from .account_messages import (
     Asked,
@@ -24,7 +25,9 @@ from .account_messages import (
     SessionRequest,
 )
 from .auth_client import AuthClient
+from .key_messages import KeysRequest
 from .known_accounts import KnownAccounts
+from .known_keys import KnownKeys
 from .lockout import Lockout
 from .messages import (
     LoginReply,
@@ -60,6 +63,7 @@ class GatewayAccounts:
         limiter: tells what a user has left.
         known: which sessions were ended, and users' own limits.
         metrics: where to count.
+        refresh_s: how long it is believed whose an API key is.
     """
 
     def __init__(
@@ -69,12 +73,15 @@ class GatewayAccounts:
         limiter: UserLimits,
         known: KnownAccounts | None,
         metrics: RoleMetrics,
+        *,
+        refresh_s: float = SWARM_REFRESH_S,
     ) -> None:
         self._auth = auth
         self._verifier = verifier
         self._limiter = limiter
         self._known = known
         self._metrics = metrics
+        self._keys = KnownKeys(auth, refresh_s)
         self._by_peer = Lockout(PEER_FAILURES_FREE)
         self._registrations = Lockout(PEER_REGISTRATIONS_FREE)
 
@@ -87,10 +94,23 @@ class GatewayAccounts:
             "changePassword": self._method("changePassword", self._change_password),
             "logoutEverywhere": self._method("logoutEverywhere", self._logout),
             "manageAccounts": self._method("manageAccounts", self._manage),
+            "manageKeys": self._method("manageKeys", self._manage_keys),
         }
 
+    async def caller(self, token: str) -> Claims:
+        """Whose a session token or an API key is; raises `ApiError` (401)."""
+        if not self._keys.is_key(token):
+            return self.claims(token)
+        claims = await self._keys.claims(token)
+        if self._known is not None:
+            self._known.check(claims)
+        return claims
+
     def claims(self, token: str) -> Claims:
-        """Whose a token is; raises `ApiError` (401) when it is worth nothing."""
+        """Whose a session token is; raises `ApiError` (401) when it is worth nothing.
+
+        For what a program with a key has no business with: passwords, accounts, keys.
+        """
         claims = self._verifier.verify(token)
         if self._known is not None:
             self._known.check(claims)
@@ -158,7 +178,7 @@ class GatewayAccounts:
 
     async def _verify(self, body: bytes, _peer: str) -> object:
         token = decode_envelope_untrusted(body).token
-        claims = self.claims(token)
+        claims = await self.caller(token)
         limit = await self.allowance(claims.email, token)
         return VerifyReply(email=claims.email, rate_limit_info=RateLimitInfo.of(limit))
 
@@ -193,6 +213,16 @@ class GatewayAccounts:
         reply = await self._auth.with_token("manageAccounts", asked, claims.email)
         if request.action not in ("list", "invite"):
             await self._refresh()
+        return reply
+
+    async def _manage_keys(self, body: bytes, peer: str) -> object:
+        envelope = decode_envelope_untrusted(body)
+        claims = self.claims(envelope.token)
+        request = convert_untrusted(envelope.data, KeysRequest)
+        asked = _for(request, peer, envelope.token)
+        reply = await self._auth.with_token("manageKeys", asked, claims.email)
+        if request.action == "revoke":
+            self._keys.forget()
         return reply
 
     def _judged(self, peer: str, error: ApiError) -> None:

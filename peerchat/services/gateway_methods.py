@@ -82,25 +82,25 @@ class GatewayMethods:
         }
 
     async def _admit(self, body: bytes) -> object:
-        claims, data = self._read(body)
+        claims, data = await self._read(body)
         request = convert_untrusted(data, AdmitData).request[:64]
         most = self._accounts.limit(claims.email)
         limit, ticket = await self._limits.admit_for(claims.email, most, request)
         return _counted(limit, ticket)
 
     async def _status(self, body: bytes) -> object:
-        claims, _ = self._read(body)
+        claims, _ = await self._read(body)
         most = self._accounts.limit(claims.email)
         return _counted(await self._limits.own_status(claims.email, most))
 
     async def _take_back(self, body: bytes) -> object:
-        claims, data = self._read(body)
+        claims, data = await self._read(body)
         await self._limits.take_back_for(convert_untrusted(data, TicketData).ticket)
         most = self._accounts.limit(claims.email)
         return _counted(await self._limits.own_status(claims.email, most))
 
     async def _trace(self, body: bytes) -> object:
-        claims, data = self._read(body)
+        claims, data = await self._read(body)
         request_id = convert_untrusted(data, TraceData).request_id
         trace = self._traces.find(claims.email, request_id)
         if trace is None:
@@ -116,9 +116,9 @@ class GatewayMethods:
             hops=[_trace_hop(hop) for hop in trace.hops],
         )
 
-    def _read(self, body: bytes) -> tuple[Claims, Mapping[str, object]]:
+    async def _read(self, body: bytes) -> tuple[Claims, Mapping[str, object]]:
         envelope = decode_envelope_untrusted(body)
-        return self._accounts.claims(envelope.token), envelope.data
+        return await self._accounts.caller(envelope.token), envelope.data
 
 
 def _method(work: Callable[[bytes], Awaitable[object]]) -> Method:

@@ -24,7 +24,7 @@ from .tables import about
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of the newest migration; each one writes its own into ``about``."""
 
 FIRST_REVISION = "v0001"

@@ -60,6 +60,17 @@ accepted_prompts = Table(
     Index("accepted_by_user", "user", "at_ms"),
     Index("accepted_by_time", "at_ms"),
 )
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("email", String(254), nullable=False),
+    Column("name", String(64), nullable=False),
+    # blake2b-256 of the secret part, hex.
+    Column("secret_hash", String(64), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Index("keys_by_account", "email"),
+)
 secrets = Table(
     "secrets",
     metadata,
