@@ -52,7 +52,12 @@ CALL = ToolCall("c1", "now", '{"zone":"UTC"}')
 
 @pytest.fixture
 async def bridge(start: Starter) -> Bridge:
-    models = healthy("processor", models=["m:latest", "guide"], engine="ollama")
+    models = healthy(
+        "processor",
+        models=["m:latest", "guide", "vectors"],
+        embedders=["vectors"],
+        engine="ollama",
+    )
     processor = ScriptedPeer(Role.PROCESSOR, ping=models)
     return await start(ScriptedSwarm(a=gateway(), b=processor))
 
@@ -333,7 +338,8 @@ async def test_a_failure_in_mid_stream_is_a_line(bridge: Bridge) -> None:
     bridge.gateway.steps = [Fragment("Hel"), lost]
     first, last = await lines(bridge, "/api/chat", CHAT)
     assert first["message"]["content"] == "Hel"
-    assert last == {"error": "Lost."}
+    assert last["error"].startswith("The answer breaks off here")
+    assert last["error"].endswith("Lost.")
 
 
 async def test_a_caller_who_goes_away_closes_the_answer(bridge: Bridge) -> None:
@@ -383,7 +389,7 @@ async def test_what_is_not_there_is_told_as_gin_does(bridge: Bridge) -> None:
 
 async def test_the_models(bridge: Bridge) -> None:
     _, body, _ = await bridge.call("GET", "/api/tags")
-    guide, model = body["models"]
+    guide, model, _ = body["models"]
     assert (guide["name"], model["name"], model["model"]) == (
         "guide",
         "m:latest",
@@ -401,6 +407,11 @@ async def test_show(bridge: Bridge, asking: dict) -> None:
     assert status == 200
     assert body["capabilities"] == ["completion"]
     assert body["model_info"] == {"general.architecture": "m"}
+
+
+async def test_show_of_a_model_for_vectors(bridge: Bridge) -> None:
+    _, body, _ = await bridge.post("/api/show", {"model": "vectors"})
+    assert body["capabilities"] == ["embedding"]
 
 
 async def test_show_of_nothing(bridge: Bridge) -> None:

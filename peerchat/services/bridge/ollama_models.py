@@ -38,7 +38,7 @@ def shown(model: ModelInfo, modified_at: str) -> dict[str, object]:
         "template": "",
         "details": _details(model),
         "model_info": information,
-        "capabilities": ["completion"],
+        "capabilities": ["embedding" if model.is_embedder else "completion"],
         "modified_at": modified_at,
     }
 
