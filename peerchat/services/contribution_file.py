@@ -50,6 +50,7 @@ class ContributionFile:
         """Write them down; a disk that does not take it is logged."""
         try:
             self._tokens.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._tokens.touch(mode=0o600)
             self._tokens.write_text(f"{now.date().isoformat()} {tokens}", "ascii")
         except OSError as error:
             logger.warning("cannot write %s: %s", self._tokens, error.strerror)

@@ -17,6 +17,7 @@ from peerchat.config import (
     load_settings,
     prepare_home,
 )
+from peerchat.contribution import parse_hours
 from peerchat.options import OPTIONS
 from peerchat.settings import Settings
 
@@ -52,6 +53,28 @@ PRECEDENCE = [
         "postgresql+asyncpg://u:p@a/x",
         "postgresql+asyncpg://b/x",
         "postgresql+asyncpg://c:5433/x",
+    ),
+    ("stall_s", 1, "PEERCHAT_STALL_S", "2.5", "stall_s = 3", 1, 2.5, 3),
+    (
+        "offer",
+        "a",
+        "PEERCHAT_OFFER",
+        "b,c*",
+        'offer = ["d"]',
+        ("a",),
+        ("b", "c*"),
+        ("d",),
+    ),
+    ("tokens_per_day", 1, "PEERCHAT_TOKENS_PER_DAY", "2", "tokens_per_day=3", 1, 2, 3),
+    (
+        "hours",
+        "22:00-07:00",
+        "PEERCHAT_HOURS",
+        "1:00-02:30",
+        'hours = "08:00-09:00"',
+        parse_hours("22:00-07:00"),
+        parse_hours("01:00-02:30"),
+        parse_hours("08:00-09:00"),
     ),
     ("bcrypt_cost", 10, "PEERCHAT_BCRYPT_COST", "11", "bcrypt_cost=13", 10, 11, 13),
     ("is_open", True, "PEERCHAT_OPEN", "0", "open = true", True, False, True),
