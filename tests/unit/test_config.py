@@ -70,7 +70,7 @@ PRECEDENCE = [
         "hours",
         "22:00-07:00",
         "PEERCHAT_HOURS",
-        "1:00-02:30",
+        "01:00-02:30",
         'hours = "08:00-09:00"',
         parse_hours("22:00-07:00"),
         parse_hours("01:00-02:30"),
