@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from peerchat.api import ApiError, ErrorCode
-from peerchat.services.accounts import Accounts, PasswordHasher, Source
+from peerchat.services.accounts import Accounts, Source
 from peerchat.services.identity import load_identity
 from peerchat.services.limits import Limiter
 from peerchat.services.lockout import DELAY_MAX_S, ENTRIES_MAX, Lockout
