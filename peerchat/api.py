@@ -354,6 +354,8 @@ class NodeState:
     dht_nodes: int = 0
     bootstrap: str = ""
     """``host:port`` that others can bootstrap from, when there is one."""
+    is_paused: bool = False
+    """This home's processor takes nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,6 +501,10 @@ class Node(Protocol):
     ) -> Answer: ...
 
     async def refresh_peers(self) -> Sequence[PeerView]: ...
+
+    async def set_paused(self, is_paused: bool) -> None:
+        """Let this home's processor take nothing new, or take it again; running
+        answers finish. Also that of a `peerchat serve` of the home."""
 
     async def close(self) -> None:
         """Withdraw announcements, stop the thread. Ends within 15 s."""

@@ -26,6 +26,7 @@ from .api import (
     ErrorCode,
     Finished,
     Fragment,
+    Hop,
     Message,
     ModelInfo,
     PeerView,
@@ -301,6 +302,14 @@ class Client:
             prompt, model=model, history=history, options=options
         ) as answer:
             return await read_whole(answer)
+
+    async def trace(self, request_id: str) -> list[Hop]:
+        """The steps of one of the last requests: who was asked when, and why.
+
+        Raises:
+            ApiError: no gateway remembers it.
+        """
+        return await self.gateways.trace(self._known_token(), request_id)
 
     async def models(self) -> list[ModelInfo]:
         """The models that the swarm's processors offer, by name."""

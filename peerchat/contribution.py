@@ -60,7 +60,7 @@ class Contribution:
         """The owner wants nothing new."""
         self._offer = tuple(offer)
         self._hours = hours
-        self._tokens_per_day = tokens_per_day
+        self.tokens_per_day = tokens_per_day
         self._day: date | None = None
         self._spent = 0
 
@@ -77,7 +77,7 @@ class Contribution:
             return "paused by its owner"
         if self._hours is not None and not self._hours.has(now.time()):
             return f"open only {self._hours}"
-        cap = self._tokens_per_day
+        cap = self.tokens_per_day
         if cap is not None and self.spent(now) >= cap:
             return "its tokens of today are used up"
         return ""

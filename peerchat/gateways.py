@@ -22,6 +22,7 @@ from .api import (
     ApiError,
     Embeddings,
     ErrorCode,
+    Hop,
     Message,
     ModelInfo,
     PeerView,
@@ -38,6 +39,7 @@ from .replies import (
     EMAIL_CHARS_MAX,
     PingReply,
     embeddings_of,
+    hops_of,
     ping_of,
     rate_limit_of,
     reply_untrusted,
@@ -206,6 +208,26 @@ class Gateways:
         reply = await self._call("verifySession", {}, token, VERIFY_TIMEOUT_S)
         email = text_of(reply.get("email"), EMAIL_CHARS_MAX)
         return Verified(Account(email), rate_limit_of(reply))
+
+    async def trace(self, token: str, request_id: str) -> list[Hop]:
+        """The steps of one of the user's last requests.
+
+        Every gateway is asked: only the one that took the request knows it.
+
+        Raises:
+            ApiError: none knows it.
+        """
+        body = {"data": {"requestId": request_id}, "meta": {"key": token}}
+        failure = no_gateway()
+        async for key in self._candidates():
+            try:
+                reply = await self._swarm.request(key, "trace", body, VERIFY_TIMEOUT_S)
+                return hops_of(reply_untrusted(reply))
+            except ApiError as error:
+                failure = error
+            except NetError:
+                self._swarm.drop(Role.GATEWAY, key)
+        raise failure
 
     def ask(
         self,

@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 
-from .api import AnswerEvent, ApiError, Embeddings, ErrorCode, ModelInfo, RateLimit
+from .api import AnswerEvent, ApiError, Embeddings, ErrorCode, Hop, ModelInfo, RateLimit
 from .sanitize import display_line
 
 HANDLER_ERROR = "[HRPC_ERR]="
@@ -20,6 +20,7 @@ EMAIL_CHARS_MAX = 320
 MESSAGE_CHARS_MAX = 500
 MODELS_MAX = 200
 """Models of one processor that are read; nobody scrolls through more."""
+HOPS_MAX = 100
 SECONDS_MAX = 31 * 24 * 3600
 
 _CODES = {
@@ -162,6 +163,25 @@ async def embeddings_of(answer: AsyncIterable[AnswerEvent], count: int) -> Embed
             status=502,
         )
     return Embeddings(model, tuple(vectors), tokens)
+
+
+def hops_of(reply: Mapping[str, object]) -> list[Hop]:
+    """The steps of a request, as ``trace`` tells them."""
+    listed = reply.get("hops")
+    hops = listed[:HOPS_MAX] if isinstance(listed, list) else []
+    return [_hop(item) for item in hops if isinstance(item, Mapping)]
+
+
+def _hop(item: Mapping[str, object]) -> Hop:
+    at_s = item.get("atS")
+    is_number = isinstance(at_s, int | float) and math.isfinite(at_s)
+    return Hop(
+        text_of(item.get("role"), 32),
+        text_of(item.get("peer"), 64),
+        text_of(item.get("what"), 64),
+        float(at_s) if is_number else 0.0,  # type: ignore[arg-type]
+        text_of(item.get("detail")),
+    )
 
 
 def _model(item: object, engine: str, embedders: set[str]) -> ModelInfo | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from collections.abc import Sequence
 
@@ -59,16 +60,24 @@ def _print_fragment(out: Output, text: str) -> None:
 
 def _print_progress(out: Output, event: Progress) -> None:
     if out.is_json:
-        fields = {"state": event.state, "position": event.position, "peer": event.peer}
+        fields = {
+            "state": event.state,
+            "position": event.position,
+            "peer": event.peer,
+            "estimate_s": event.estimate_s,
+            "reason": event.reason,
+        }
         out.line("", {"event": "progress", **fields})
     elif event.state == "queued" and event.position and sys.stderr.isatty():
-        out.note(f"queued at place {event.position}")
+        about = f", about {event.estimate_s:.0f} s" if event.estimate_s else ""
+        out.note(f"queued at place {event.position}{about}")
 
 
 def _print_end(out: Output, end: Finished) -> None:
     if out.is_json:
         usage = {name: getattr(end.usage, name) for name in Usage.__slots__}
-        fields = {"usage": usage, "request_id": end.request_id}
+        receipt = base64.b64encode(end.receipt).decode() or None
+        fields = {"usage": usage, "request_id": end.request_id, "receipt": receipt}
         out.line("", {"event": "done", **fields})
     elif sys.stderr.isatty():
         out.note(usage_line(end.usage))
@@ -83,7 +92,11 @@ def usage_line(usage: Usage) -> str:
         parts.append(f"{usage.tokens_per_s:.1f} tok/s")
     parts.append(f"{usage.duration_s:.1f} s")
     if usage.peer:
-        parts.append(f"peer {display_line(usage.peer)[:8]}")
+        path = display_line(usage.path, 16)
+        how = f" ({path})" if path else ""
+        parts.append(f"peer {display_line(usage.peer)[:8]}{how}")
+    if usage.continued:
+        parts.append(f"continued {usage.continued}x")
     if usage.finish_reason not in ("", "stop"):
         parts.append(display_line(usage.finish_reason))
     return " · ".join(parts)

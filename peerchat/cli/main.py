@@ -26,7 +26,7 @@ from .options import (
     network_command,
 )
 from .output import EXIT_INTERRUPTED, EXIT_USAGE, Output
-from .run import run
+from .run import reported, run
 from .swarm import swarm_app
 from .user import user
 
@@ -144,6 +144,17 @@ def serve(
     slots: Annotated[
         int | None, typer.Option(help="Requests an engine runs at once.", min=1)
     ] = None,
+    offer: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Models to give: 'llama3*,qwen*'; all."),
+    ] = None,
+    hours: Annotated[
+        str | None,
+        typer.Option(metavar="FROM-TO", help="When to take prompts: 22:00-07:00."),
+    ] = None,
+    tokens_per_day: Annotated[
+        int | None, typer.Option(help="Most tokens of answers in a day.", min=1)
+    ] = None,
 ) -> None:
     """Run roles headless until SIGINT or SIGTERM."""
     from .serve import run_serve
@@ -162,6 +173,9 @@ def serve(
         max_requests=max_requests,
         window_minutes=window_minutes,
         slots=slots,
+        offer=offer,
+        hours=hours,
+        tokens_per_day=tokens_per_day,
     )
     run(call.out, run_serve(settings, call))
 
@@ -235,6 +249,53 @@ def stop(call: Invocation) -> None:
     from .status import run_stop
 
     run(call.out, run_stop(call.settings(), call.out))
+
+
+@network_command(app)
+def pause(call: Invocation) -> None:
+    """Let this home's processor take nothing new; running answers finish."""
+    from .contribution import run_set_paused
+
+    with reported(call.out):
+        run_set_paused(call.settings(), call.out, is_paused=True)
+
+
+@network_command(app)
+def resume(call: Invocation) -> None:
+    """Let this home's processor take prompts again."""
+    from .contribution import run_set_paused
+
+    with reported(call.out):
+        run_set_paused(call.settings(), call.out, is_paused=False)
+
+
+@network_command(app)
+def trace(
+    call: Invocation,
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST-ID")],
+) -> None:
+    """Each step of one of your last requests, with times."""
+    from .receipt import run_trace
+
+    run(call.out, run_trace(call.settings(), call, request_id))
+
+
+@network_command(app)
+def verify(
+    call: Invocation,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="What `ask --json` printed, or a receipt; '-' reads standard input.",
+        ),
+    ],
+) -> None:
+    """Check the signed receipt of an answer, and the answer with it."""
+    from .receipt import run_verify
+
+    with reported(call.out):
+        run_verify(file, call.out)
 
 
 @network_command(app)

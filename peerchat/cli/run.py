@@ -6,8 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from peerchat.api import ApiError, Phase
@@ -43,6 +43,16 @@ def run(out: Output, main: Coroutine[Any, Any, T]) -> T:
     except BrokenPipeError:
         _leave_closed_pipe()
     except (Exception, ExceptionGroup) as error:
+        report(out, error)
+        raise SystemExit(EXIT_FAILED) from None
+
+
+@contextmanager
+def reported(out: Output) -> Iterator[None]:
+    """For commands without a coroutine: failures end the process with one line."""
+    try:
+        yield
+    except Exception as error:
         report(out, error)
         raise SystemExit(EXIT_FAILED) from None
 

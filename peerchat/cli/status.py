@@ -28,7 +28,7 @@ async def run_status(settings: Settings, call: Invocation) -> None:
     from peerchat.services.run_file import answers
 
     out = call.out
-    run = _alive(settings)
+    run = alive(settings)
     if run is None:
         out.line("nothing runs in this home", {"running": False})
     elif not await answers(run):
@@ -79,7 +79,7 @@ async def run_stop(settings: Settings, out: Output) -> None:
 
     path = settings.home.run_path
     found = read_run_file(path)
-    run = _alive(settings)
+    run = alive(settings)
     if run is None or not await answers(run):
         remove_run_file(path)
         said = "nothing runs in this home"
@@ -100,7 +100,8 @@ async def run_stop(settings: Settings, out: Output) -> None:
     out.line(f"stopped process {run.pid}", {"stopped": True, "pid": run.pid})
 
 
-def _alive(settings: Settings) -> RunFile | None:
+def alive(settings: Settings) -> RunFile | None:
+    """What the running serve of this home says of itself."""
     from peerchat.services.run_file import is_process_alive, read_run_file
 
     run = read_run_file(settings.home.run_path)
@@ -109,7 +110,7 @@ def _alive(settings: Settings) -> RunFile | None:
 
 async def _wait_for_end(settings: Settings, run: RunFile) -> None:
     deadline_s = time.monotonic() + STOP_TIMEOUT_S
-    while (left := _alive(settings)) is not None and left.pid == run.pid:
+    while (left := alive(settings)) is not None and left.pid == run.pid:
         if time.monotonic() > deadline_s:
             raise ApiError(
                 ErrorCode.TIMEOUT,

@@ -177,6 +177,10 @@ class NodeHost:
 
         return HostAnswer(request_id, run_in(self._loop, read()), self._loop)
 
+    async def set_paused(self, is_paused: bool) -> None:
+        """Let this home's processor take nothing new, or take it again."""
+        await self.call(self._set_paused(is_paused))
+
     async def refresh_peers(self) -> Sequence[PeerView]:
         """Look everybody up and ping them now."""
         return await self.call(self._refresh())
@@ -319,8 +323,13 @@ class NodeHost:
             account=runtime.client.account,
             engine=runtime.engine,
             bootstrap=runtime.bootstrap,
+            is_paused=runtime.is_paused,
             roles=tuple(runtime.health()),
         )
+
+    async def _set_paused(self, is_paused: bool) -> None:
+        self._ready().set_paused(is_paused)
+        self._state.set(is_paused=is_paused)
 
     async def _check_login(self) -> None:
         """Ask whether the login of an earlier run still holds, and what is left."""

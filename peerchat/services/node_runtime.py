@@ -25,6 +25,7 @@ from peerchat.session_file import Session
 from peerchat.settings import Settings
 
 from .account_roles import SECRET_NAME, build_account_roles
+from .contribution_file import ContributionFile
 from .dht_face import Dht
 from .emails import LOCAL_EMAIL
 from .identity import CERTIFIED_ROLES, Identity, load_identity
@@ -41,6 +42,8 @@ from .way_in import LOOPBACK, find_way_in
 if TYPE_CHECKING:
     from peerchat.client import Client
     from peerchat.gateways import Gateways
+
+    from .processor import ProcessorRole
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +99,7 @@ class NodeRuntime:
         self._client: Client | None = None
         self._supervisor: Supervisor | None = None
         self._store: Store | None = None
+        self._processor: ProcessorRole | None = None
         self._bootstrap: Sequence[str] = ()
 
     async def __aenter__(self) -> Self:
@@ -167,6 +171,22 @@ class NodeRuntime:
         if self._supervisor is not None:
             await self._supervisor.stop(drain_s)
         await self._resources.aclose()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether this home's processor takes nothing new."""
+        return ContributionFile(self.settings.home).is_paused()
+
+    def set_paused(self, is_paused: bool) -> None:
+        """Pause it or let it go on, whichever process of the home it runs in.
+
+        Raises:
+            ApiError: STORE_FAILED.
+        """
+        if self._processor is not None:
+            self._processor.set_paused(is_paused)
+        else:
+            ContributionFile(self.settings.home).set_paused(is_paused)
 
     async def use_local_account(self) -> Account:
         """Log the client in as this home's own user, without a password.
@@ -322,13 +342,14 @@ class NodeRuntime:
         logger.info("engine: %s", choice.reason)
         if self._shares_models:
             self._share_models()
-        return ProcessorRole(
+        self._processor = ProcessorRole(
             self.swarm,
             choice.engine,
             self.settings,
             metrics=self.metrics[Role.PROCESSOR],
             key_pair=self.swarm.identity.role_key_pair(Role.PROCESSOR),
         )
+        return self._processor
 
     @property
     def _shares_models(self) -> bool:

@@ -359,6 +359,7 @@ class ProcessorRole:
             if has_changed or before != self.closed_because:
                 before = self.closed_because
                 self._publisher.changed()
+            self._write_tokens()
 
     def _read_file(self) -> None:
         now = _local_now()
@@ -366,6 +367,8 @@ class ProcessorRole:
         self._contribution.spend(self._file.tokens(now), now)
 
     def _write_tokens(self) -> None:
+        if self._contribution.tokens_per_day is None:
+            return
         now = _local_now()
         spent = self._contribution.spent(now)
         if spent != self._written_tokens:

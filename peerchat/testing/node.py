@@ -276,6 +276,9 @@ class ScriptedNode:
         self.refreshes += 1
         return self.current.peers
 
+    async def set_paused(self, is_paused: bool) -> None:
+        self.change(is_paused=is_paused)
+
     async def close(self) -> None:
         if self.close_gate is not None:
             await self.close_gate.wait()

@@ -194,7 +194,11 @@ def usage_words(usage: Usage) -> str:
         parts.append(f"{usage.tokens_per_s:.1f} tok/s")
     parts.append(f"{usage.duration_s:.1f} s")
     if usage.peer:
-        parts.append(f"peer {short_key(usage.peer)}")
+        path = display_line(usage.path, 16)
+        how = f" ({path})" if path else ""
+        parts.append(f"peer {short_key(usage.peer)}{how}")
+    if usage.continued:
+        parts.append(f"continued by {count(usage.continued, 'other peer')}")
     if usage.finish_reason == "length":
         parts.append("cut at the length limit")
     return " · ".join(part for part in parts if part)

@@ -46,7 +46,9 @@ def _live(turn: Turn, elapsed_s: float) -> list[str]:
     """What is known while it runs, what matters most first: the end may be cut."""
     parts = [_progress(turn.progress, has_text=turn.has_arrived), f"{elapsed_s:.1f} s"]
     if turn.progress is not None and turn.progress.peer:
-        parts.append(f"peer {short_key(turn.progress.peer)}")
+        why = display_line(turn.progress.reason)
+        reason = f", {why}" if why else ""
+        parts.append(f"peer {short_key(turn.progress.peer)}{reason}")
     if turn.fragments:
         parts.append(count(turn.fragments, "fragment"))
     return parts
@@ -58,7 +60,9 @@ def _progress(progress: Progress | None, *, has_text: bool) -> str:
     model = display_line(progress.model)
     match progress.state:
         case "queued" if progress.position is not None:
-            return f"queued, position {progress.position}"
+            left_s = progress.estimate_s
+            about = f", about {left_s:.0f} s" if left_s else ""
+            return f"queued, position {progress.position}{about}"
         case "queued":
             return "queued"
         case "loading":
