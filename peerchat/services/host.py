@@ -376,6 +376,7 @@ class NodeHost:
             peers=tuple(peers),
             models=tuple(one for one in models if not one.is_embedder),
             roles=tuple(runtime.health()),
+            is_paused=runtime.is_paused,
             rate_limit=self._state.now.rate_limit or client.rate_limit,
             dht_nodes=_node_count(runtime.dht.statistics()),
         )

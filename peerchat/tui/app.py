@@ -14,7 +14,7 @@ from textual.app import App, SystemCommand
 from textual.events import Event, Key, Paste
 from textual.screen import Screen
 
-from peerchat.api import Node, NodeState
+from peerchat.api import ApiError, Node, NodeState
 from peerchat.settings import PROMPT_BYTES_MAX, Settings
 
 from .accounts import AccountDesk
@@ -26,6 +26,7 @@ from .screens.chat import ChatScreen
 from .screens.dialogs import ClosingScreen
 from .swarms import SwarmDesk
 from .themes import DARK, LIGHT
+from .wording import failure_words
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class PeerchatApp(App[None]):
         self._deeds: dict[str, Callable[[str], object]] = {
             **self._accounts.deeds,
             **swarms.deeds,
+            "pause": lambda argument: self._run_switch_pause(),
             "theme": lambda argument: self._switch_theme(),
             "quit": lambda argument: self.call_later(self.action_quit),
         }
@@ -164,6 +166,24 @@ class PeerchatApp(App[None]):
     def _switch_theme(self) -> None:
         """Switch between dark and light."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+
+    def _run_switch_pause(self) -> None:
+        self.run_worker(self._switch_pause(), group="pause", exclusive=True)
+
+    async def _switch_pause(self) -> None:
+        """Let this machine's processor take nothing new, or take it again."""
+        is_paused = not self._node.state().is_paused
+        try:
+            await self._node.set_paused(is_paused)
+        except ApiError as error:
+            self.chat.tell(failure_words(error).advice)
+            return
+        self.chat.tell(
+            "Paused: running answers finish, nothing new is taken."
+            if is_paused
+            else "Prompts are taken again.",
+            "information",
+        )
 
     # The end
 

@@ -178,6 +178,14 @@ ACTIONS: tuple[Action, ...] = (
         Group.SWARM,
         "solo",
     ),
+    Action(
+        "pause",
+        "Pause or resume",
+        "Take no new prompts here, or again",
+        Group.SWARM,
+        "pause",
+        key="f7",
+    ),
     Action("login", "Log in", "Log in with another account", Group.ACCOUNT, "login"),
     Action("register", "Register", "Make an account", Group.ACCOUNT, "register"),
     Action(

@@ -254,6 +254,17 @@ async def test_switch_by_the_list(clock) -> None:
         await until(pilot, lambda: "◆ family" in frame_text(app))
 
 
+async def test_pause_and_resume(clock) -> None:
+    node = ruled_by_us()
+    app = open_app(node, clock)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("f7")
+        await until(pilot, lambda: node.current.is_paused)
+        await until(pilot, lambda: "ready · paused" in frame_text(app))
+        await say(pilot, "/pause")
+        await until(pilot, lambda: not node.current.is_paused)
+
+
 @pytest.mark.parametrize("command", ["/solo", "/swarm family"])
 async def test_nothing_said_in_one_swarm_is_sent_to_another(clock, command) -> None:
     node = ruled_by_us()

@@ -82,7 +82,9 @@ def status_line(state: NodeState, width: int) -> Content:
 
 
 def _details(state: NodeState) -> list[Content]:
-    words = [display_line(state.engine)] if state.engine else []
+    words = ["paused"] if state.is_paused else []
+    if state.engine:
+        words.append(display_line(state.engine))
     if state.dht_nodes:
         words.append(count(state.dht_nodes, "DHT node"))
     return [Content.styled(f" · {word}", "dim") for word in words]
