@@ -25,6 +25,13 @@ STALL_S = 20.0
 """No fragment for so long while another processor is free: it goes on."""
 
 
+OPEN_WARNING = (
+    "open swarm: anyone may announce a gateway, an auth peer or a processor, and would "
+    "see the passwords and prompts that are sent to it"
+)
+"""What is not protected there; told at every start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """Where one user's peerchat keeps its files; folders are made with mode 0700."""

@@ -14,7 +14,6 @@ from .session import (
     read_new_password,
     read_password,
     sign_in,
-    warn_of_open_swarm,
 )
 
 
@@ -22,7 +21,6 @@ async def run_register(
     settings: Settings, call: Invocation, email: str, code: str | None
 ) -> None:
     """Make an account; does not log in."""
-    warn_of_open_swarm(settings, call.out)
     given = read_code(code)
     password = read_password(is_new=True)
     async with open_client(settings, call) as client:
@@ -37,7 +35,6 @@ async def run_register(
 
 async def run_password(settings: Settings, call: Invocation) -> None:
     """Set a new password; every session but this one ends."""
-    warn_of_open_swarm(settings, call.out)
     old, new = read_password(), read_new_password()
     async with open_client(settings, call) as client:
         await sign_in(client)
@@ -60,7 +57,6 @@ async def run_logout_everywhere(settings: Settings, call: Invocation) -> None:
 
 async def run_login(settings: Settings, call: Invocation, email: str) -> None:
     """Log in, and keep the token in this home."""
-    warn_of_open_swarm(settings, call.out)
     password = read_password()
     async with open_client(settings, call) as client:
         account = await client.login(email, password)

@@ -16,7 +16,7 @@ from typing import Annotated, Concatenate, ParamSpec
 
 import typer
 
-from peerchat.settings import Settings
+from peerchat.settings import OPEN_WARNING, Settings
 
 from .output import EXIT_USAGE, Output
 
@@ -89,6 +89,10 @@ class Invocation:
                 self.out.note(f"peerchat: {repaired}")
         except ConfigError as error:
             self.out.fail(error.message, code=EXIT_USAGE)
+        # `serve` says it in its log, which people see on standard error.
+        is_told = for_dht or "roles" in given or self.out.is_json
+        if settings.is_open and not is_told:
+            self.out.note(f"peerchat: {OPEN_WARNING}")
         return settings
 
 

@@ -17,26 +17,14 @@ from peerchat.api import ApiError, ErrorCode
 from peerchat.settings import Settings
 
 from .options import Invocation
-from .output import Output
 
 if TYPE_CHECKING:
     from peerchat.client import Client
     from peerchat.services.node_runtime import NodeRuntime
 
-OPEN_NOTE = (
-    "peerchat: an open swarm proves nobody's role: the password goes to whoever"
-    " announces a gateway there"
-)
-
 PASSWORD_VARIABLE = "PEERCHAT_PASSWORD"
 NEW_PASSWORD_VARIABLE = "PEERCHAT_NEW_PASSWORD"
 CODE_VARIABLE = "PEERCHAT_CODE"
-
-
-def warn_of_open_swarm(settings: Settings, out: Output) -> None:
-    """Say, before a password leaves this machine, what the open swarm is."""
-    if settings.is_open and not out.is_json:
-        out.note(OPEN_NOTE)
 
 
 def read_password(*, is_new: bool = False) -> str:

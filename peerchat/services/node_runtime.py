@@ -22,7 +22,7 @@ from peerchat.net import HyperDHT, system_env
 from peerchat.net.errors import NetError
 from peerchat.net.identity import PublicKey
 from peerchat.session_file import Session
-from peerchat.settings import Settings
+from peerchat.settings import OPEN_WARNING, Settings
 
 from .account_roles import SECRET_NAME, build_account_roles
 from .contribution_file import ContributionFile
@@ -48,11 +48,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SOLO_ROLES = frozenset({Role.AUTH, Role.GATEWAY, Role.PROCESSOR})
-
-OPEN_WARNING = (
-    "open swarm: anyone may announce a gateway, an auth peer or a processor, and would "
-    "see the passwords and prompts that are sent to it"
-)
 
 
 class NodeRuntime:

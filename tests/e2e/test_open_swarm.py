@@ -42,7 +42,10 @@ def test_two_homes_meet(spawn, run, dht: str, tmp_path: Path):
     answered = run("ask", "What is a gateway?", *where)
     assert answered.returncode == 0, answered.stderr
     assert answered.stdout.strip()
+    # What is not protected is told at every start, once.
+    assert answered.stderr.count("would see the passwords and prompts") == 1
     found = run("peers", "--json", *where)
+    assert found.stderr == ""
     roles = {json.loads(line)["role"] for line in found.stdout.splitlines()}
     assert {"auth", "gateway", "processor"} <= roles
     assert "guide" in run("models", *where).stdout
@@ -104,7 +107,7 @@ def test_unreachable_bootstrap_is_said_in_words(run, tmp_path: Path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "--bootstrap" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2  # the first says what is open
 
 
 def test_a_processor_killed_between_answers_is_replaced(
