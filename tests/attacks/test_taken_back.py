@@ -82,7 +82,9 @@ async def test_an_older_record_is_shown(town, caplog):
     root = town.root.public_key
     store = town.first._storage.store
     target = hash_target(root)
-    gone = (await town.intruder()).own.peer_key_pair.public_key
+    member = await town.intruder()
+    gone = member.own.peer_key_pair.public_key
+    await member.close()
     await town.box.trust.refresh()
     older = store.mutable(target)
     await town.homes.swarms("box").revoke("club", gone.hex())
