@@ -7,6 +7,7 @@ from collections import deque
 
 import pytest
 from textual.app import App, ComposeResult
+from textual.content import Content
 
 from peerchat.api import (
     Account,
@@ -273,3 +274,21 @@ async def test_links_are_shown_and_never_opened(clock, monkeypatch) -> None:
         await pilot.click(offset=(column + 1, row))
         await pilot.pause()
         assert opened == []
+
+
+async def test_what_is_shown_already_costs_no_layout() -> None:
+    line = Inert("same")
+
+    class Shown(App[None]):
+        def compose(self) -> ComposeResult:
+            yield line
+
+    async with Shown().run_test():
+        painted: list[bool] = []
+        line.refresh = lambda *_, layout=False, **__: painted.append(layout) or line
+        line.update("same")
+        assert painted == []
+        for content in (Content("same"), Content.styled("same", "bold")):
+            line.update(content)
+            line.update(content)
+        assert painted == [True, True]

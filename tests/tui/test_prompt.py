@@ -44,6 +44,17 @@ async def test_prompt_grows_to_ten_lines(clock) -> None:
         assert prompt.outer_size.height == 12
 
 
+async def test_the_cursor_holds_still_when_nobody_types(clock, monkeypatch) -> None:
+    monkeypatch.setattr("peerchat.tui.widgets.prompt.BLINK_S", 0.05)
+    app = open_app(ScriptedNode(), clock)
+    async with app.run_test() as pilot:
+        prompt = prompt_of(pilot)
+        await until(pilot, lambda: not prompt.cursor_blink)
+        monkeypatch.setattr("peerchat.tui.widgets.prompt.BLINK_S", 60)
+        await pilot.press("a")
+        assert prompt.cursor_blink
+
+
 async def test_up_at_the_start_walks_the_history_and_keeps_the_draft(clock) -> None:
     app = open_app(ScriptedNode(), clock)
     async with app.run_test() as pilot:

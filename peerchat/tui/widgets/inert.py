@@ -26,9 +26,18 @@ class Inert(Static):
         super().__init__(_inert(text), markup=False, id=id, classes=classes)
 
     def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        """Show something else; what is shown already costs neither layout nor paint."""
         shown = _inert(content) if isinstance(content, str) else content
-        super().update(shown, layout=layout)
+        if not _is_same(shown, self.content):
+            super().update(shown, layout=layout)
 
 
 def _inert(text: str | Content) -> str | Content:
     return display_text(text) if isinstance(text, str) else text
+
+
+def _is_same(one: VisualType, other: VisualType) -> bool:
+    """Whether both look alike; `Content` itself compares no styles."""
+    if isinstance(one, Content) and isinstance(other, Content):
+        return one.plain == other.plain and one.spans == other.spans
+    return isinstance(one, str) and isinstance(other, str) and one == other

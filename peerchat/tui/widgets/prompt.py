@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual import events
 from textual.message import Message
+from textual.timer import Timer
 from textual.widgets import TextArea
 
 from peerchat.sanitize import display_text
@@ -11,6 +12,10 @@ from peerchat.tui.swarm_wording import INVITE_START, is_invite
 
 HISTORY_MAX = 200
 """Prompts that Up walks through; kept in memory only."""
+
+BLINK_S = 10.0
+"""So long after the last key the cursor blinks: then it stays, as those of terminals
+do, and an app that nobody uses paints nothing."""
 
 NEW_LINE_KEYS = frozenset({"shift+enter", "alt+enter", "ctrl+j", "ctrl+enter"})
 """Several, since Shift+Enter reaches an app in few terminals."""
@@ -50,6 +55,23 @@ class Prompt(TextArea):
         """Index into the history; its length: at what is being typed."""
         self._draft = ""
         self._is_amid_invite = False
+        self._still: Timer | None = None
+        self._is_still = False
+
+    def on_mount(self) -> None:
+        self._blink_on()
+
+    def _blink_on(self) -> None:
+        """Blink for some seconds more."""
+        if self._is_still:
+            self._is_still = False
+            self.cursor_blink = True
+        if self._still is not None:
+            self._still.stop()
+        self._still = self.set_timer(BLINK_S, self._hold_still)
+
+    def _hold_still(self) -> None:
+        self._is_still, self.cursor_blink = self.cursor_blink, False
 
     def submit(self) -> None:
         """Hand the text over, if there is any, and begin anew."""
@@ -96,6 +118,7 @@ class Prompt(TextArea):
         self.fill(f"{text}\n{typed}" if typed.strip() else text)
 
     async def _on_key(self, event: events.Key) -> None:
+        self._blink_on()
         if event.key in NEW_LINE_KEYS:
             event.stop()
             event.prevent_default()
