@@ -107,7 +107,6 @@ class Accounts:
         prefix = await self.store.run(highest_cost_prefix)
         cost = prefix[4:6]
         self.hasher.expect(int(cost) if cost.isascii() and cost.isdigit() else 0)
-        self.hasher.warm_up()
 
     # Passwords
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from email_validator import EmailNotValidError, validate_email
-
 from peerchat.api import ApiError
 
 from .messages import invalid
@@ -18,6 +16,8 @@ def normal_email(email: str) -> str:
     Raises:
         ApiError: 400 with what is wrong with it.
     """
+    from email_validator import EmailNotValidError, validate_email
+
     try:
         # Names that only a private network knows are fine: so are its users.
         parsed = validate_email(

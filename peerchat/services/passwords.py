@@ -33,6 +33,9 @@ T = TypeVar("T")
 BCRYPT_BYTES_MAX = 72
 """bcrypt reads no more of a password."""
 
+HASH_CHARS = 31
+"""What follows the salt."""
+
 PASSWORD_CHARS_MIN = 8
 
 HASHES_AT_ONCE = 2
@@ -54,7 +57,6 @@ class PasswordHasher:
         self._level = self._cost
         self._waiting = 0
         self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, "bcrypt")
-        self._nobody: str | None = None
 
     async def hash(self, password: str) -> str:
         """The hash to keep, with its salt."""
@@ -72,15 +74,11 @@ class PasswordHasher:
         """Some account's hash has this cost: every check takes as long from now on."""
         level = min(max(self._level, cost), BCRYPT_COST_MAX)
         if level != self._level:
-            self._level, self._nobody = level, None
+            self._level = level
 
     def close(self) -> None:
         """End the threads; what runs is finished, what waits is dropped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def warm_up(self) -> None:
-        """Make the hash that unknown users are checked against, ahead of the first."""
-        self._threads.submit(self._check, "", None)
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._waiting >= HASHES_WAITING_MAX:
@@ -109,11 +107,17 @@ class PasswordHasher:
             return is_right
         if hashed:
             logger.error("an account's password hash is damaged; it cannot log in")
-        if self._nobody is None:
-            salt = bcrypt.gensalt(self._level)
-            self._nobody = bcrypt.hashpw(secrets.token_bytes(32), salt).decode()
-        bcrypt.checkpw(data, self._nobody.encode())
+        bcrypt.checkpw(data, _nobody(self._level))
         return False
+
+
+def _nobody(cost: int) -> bytes:
+    """The hash of no password that anybody knows: a salt, and 184 bits of chance.
+
+    To check against it costs as much as any; to make it costs nothing.
+    """
+    hashed = base64.b64encode(secrets.token_bytes(24), b"./")[:HASH_CHARS]
+    return bcrypt.gensalt(cost) + hashed
 
 
 def cost_of(hashed: str) -> int:

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert as insert_postgres
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -113,8 +111,7 @@ class Store:
                     "created_ms": await database_ms(connection),
                 }
                 # Another process may make it now: whose comes first stays.
-                is_sqlite = connection.dialect.name == "sqlite"
-                insert: Any = insert_sqlite if is_sqlite else insert_postgres
+                insert = _insert_of(connection)
                 query = insert(secrets).values(row).on_conflict_do_nothing()
                 await connection.execute(query)
                 found = await connection.scalar(known)
@@ -187,6 +184,17 @@ def _prepare_file(path: Path) -> None:
     if mode & 0o077:
         path.chmod(mode & 0o700)
         logger.warning("%s was open to others (mode %04o); repaired", path, mode)
+
+
+def _insert_of(connection: AsyncConnection) -> Any:  # noqa: ANN401
+    """The dialect's own insert; only its own is loaded."""
+    if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+        return insert_sqlite
+    from sqlalchemy.dialects.postgresql import insert as insert_postgres
+
+    return insert_postgres
 
 
 def _failures() -> tuple[type[BaseException], ...]:

@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from peerchat.api import ApiError
+from peerchat.services import schema
 from peerchat.services.accounts import Accounts, Source
 from peerchat.services.database import parse_url, place_of
 from peerchat.services.messages import Credentials
@@ -92,6 +93,24 @@ async def test_the_schema_is_what_the_tables_say(first_store, tmp_path, is_old):
     await store.close()
 
 
+async def test_a_new_store_is_what_the_migrations_make(tmp_path, monkeypatch):
+    async def shape(path):
+        await (await open_store(path)).close()
+        query = "SELECT type, name FROM sqlite_master ORDER BY 1, 2"
+        names = rows(path, query)
+        about_each = (
+            [kind, name, sorted(rows(path, f"PRAGMA {what}('{name}')"), key=str)]
+            for kind, name in names
+            for what in ("table_info", "index_info")
+        )
+        kept = "about", "alembic_version"
+        return list(about_each), [rows(path, f"SELECT * FROM {one}") for one in kept]
+
+    made = await shape(tmp_path / "made.db")
+    monkeypatch.setattr(schema, "_make", schema._migrate)
+    assert made == await shape(tmp_path / "migrated.db")
+
+
 def test_each_version_of_the_schema_has_its_migration():
     scripts = ScriptDirectory(str(MIGRATIONS))
     found = [script.revision for script in scripts.walk_revisions()]
@@ -125,13 +144,15 @@ def test_processes_that_start_at_once_upgrade_once(first_store):
     assert rows(first_store, "SELECT value FROM about") == [(str(SCHEMA_VERSION),)]
 
 
-def test_an_up_to_date_store_does_without_alembic(first_store):
+def test_a_new_or_up_to_date_store_does_without_alembic(first_store, tmp_path):
     code = (
         "import asyncio, sys; from pathlib import Path;"
         "from peerchat.services.store import open_store;"
         "store = asyncio.run(open_store(Path(sys.argv[1])));"
         "sys.exit('alembic' in sys.modules)"
     )
+    new = [sys.executable, "-c", code, str(tmp_path / "new.db")]
+    assert subprocess.run(new, check=False, timeout=60).returncode == 0
     command = [sys.executable, "-c", code, str(first_store)]
     assert subprocess.run(command, check=False, timeout=60).returncode == 1
     assert subprocess.run(command, check=False, timeout=60).returncode == 0

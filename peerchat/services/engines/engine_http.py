@@ -8,17 +8,16 @@ too, whose requests are in `peerchat.services.engines.ollama_client`.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
 from .base import engine_failed
+from .places import is_loopback
 
 FIRST_BYTE_TIMEOUT_S = 600.0
 """Ollama gives a load 5 minutes without progress; reading the prompt comes on top."""
@@ -163,15 +162,6 @@ async def without_silence(
                 return
             limit_s = timeouts.stall_s
             yield part
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL names this very machine."""
-    name = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 def is_unreachable(error: Exception) -> bool:

@@ -20,9 +20,9 @@ from .engine_http import (
     CONNECT_TIMEOUT_S,
     READ_TIMEOUT_S,
     EngineTimeouts,
-    is_loopback,
     without_silence,
 )
+from .places import is_loopback
 
 
 class Call(ollama.Message.ToolCall):

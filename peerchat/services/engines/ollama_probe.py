@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
+from urllib.parse import urlsplit
 
-import httpx
-
-from .engine_http import READ_TIMEOUT_S, is_loopback
 from .ollama_models import client_url
+from .places import is_loopback
+
+ANSWER_TIMEOUT_S = 2.0
+"""It answers from memory."""
 
 
 def url_of(host: str) -> str:
@@ -24,12 +27,29 @@ def is_down_text(url: str) -> str:
 
 async def answers(url: str) -> bool:
     """Whether something speaks HTTP there; what it is, the engine finds out."""
+    with suppress(OSError, ValueError, TimeoutError):
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return await _is_listening(url) and await _speaks_http(url)
+    return False
+
+
+async def _is_listening(url: str) -> bool:
+    """Whether a port of this machine is open; for another one, true: it may be behind
+    a proxy. Without Ollama no HTTP client is loaded either."""
+    if is_loopback(url):
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        _, writer = await asyncio.open_connection(parts.hostname, port)
+        writer.close()
+    return True
+
+
+async def _speaks_http(url: str) -> bool:
+    import httpx
+
     try:
-        async with (
-            asyncio.timeout(READ_TIMEOUT_S),
-            httpx.AsyncClient(trust_env=not is_loopback(url)) as http,
-        ):
+        async with httpx.AsyncClient(trust_env=not is_loopback(url)) as http:
             await http.get(f"{url}/api/version")
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError):
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
     return True
