@@ -137,3 +137,10 @@ class Settings:
     def is_solo(self) -> bool:
         """No swarm is named: everything runs on loopback in this process."""
         return not self.is_open and not self.swarm
+
+    @property
+    def mode(self) -> str:
+        """``solo``, ``open`` or ``private``, as far as settings say."""
+        if self.swarm:
+            return "private"
+        return "open" if self.is_open else "solo"

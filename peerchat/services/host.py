@@ -3,6 +3,9 @@
 Why a thread: docs/decisions/0003-node-thread.md. Calls go in as coroutines that run on
 the node's loop, states come out as immutable values. Going into another swarm ends
 the node that runs and starts another one; thread and listeners stay.
+
+What a node is made of takes most of a second to load. That is done in the thread, so
+that the app can be seen before.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import threading
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from peerchat.api import (
     Account,
@@ -28,16 +31,17 @@ from peerchat.api import (
     PeerView,
     Phase,
 )
-from peerchat.failover_answer import FailoverAnswer
-from peerchat.net.errors import NetError
 from peerchat.settings import Settings
 
 from .host_answer import HostAnswer, Reading, run_in
 from .host_state import HostState, first_state
 from .host_swarms import HostSwarms
-from .node_runtime import NodeRuntime
-from .swarm import api_error_of
 from .tasks import Tasks
+
+if TYPE_CHECKING:
+    from peerchat.failover_answer import FailoverAnswer
+
+    from .node_runtime import NodeRuntime
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +78,7 @@ class NodeHost:
         self._given = settings
         """As the process was started; swarms may be switched since."""
         self._settings = settings
-        self._make_runtime = make_runtime or (
-            lambda on_change: NodeRuntime(
-                self._settings, is_app=True, on_change=on_change
-            )
-        )
+        self._make_runtime = make_runtime or self._new_runtime
         self._retry_min_s = retry_min_s
         self._loop = _new_loop()
         self._thread = threading.Thread(
@@ -327,6 +327,11 @@ class NodeHost:
             roles=tuple(runtime.health()),
         )
 
+    def _new_runtime(self, on_change: Callable[[], None]) -> NodeRuntime:
+        from .node_runtime import NodeRuntime
+
+        return NodeRuntime(self._settings, is_app=True, on_change=on_change)
+
     async def _set_paused(self, is_paused: bool) -> None:
         self._ready().set_paused(is_paused)
         self._state.set(is_paused=is_paused)
@@ -363,6 +368,10 @@ class NodeHost:
         return trust is not None and bool(trust.problem)
 
     async def _refresh(self) -> Sequence[PeerView]:
+        from peerchat.net.errors import NetError
+
+        from .swarm import api_error_of
+
         runtime = self._ready()
         client = runtime.client
         try:

@@ -12,12 +12,14 @@ import concurrent.futures
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from peerchat.api import AnswerEvent, ApiError, ErrorCode
-from peerchat.failover_answer import FailoverAnswer
 
 from .tasks import Tasks
+
+if TYPE_CHECKING:
+    from peerchat.failover_answer import FailoverAnswer
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,6 @@ from contextlib import suppress
 from peerchat.api import NodeState
 from peerchat.settings import Settings
 
-from .node_runtime import mode_of
-
 logger = logging.getLogger(__name__)
 
 PUSH_S = 0.1
@@ -95,4 +93,4 @@ class HostState:
 
 def first_state(settings: Settings) -> NodeState:
     """What is known before anything runs."""
-    return NodeState(mode=mode_of(settings), swarm=settings.swarm)
+    return NodeState(mode=settings.mode, swarm=settings.swarm)

@@ -20,9 +20,8 @@ from peerchat.api import (
 )
 from peerchat.settings import Settings
 
-from .dht_face import Dht
-
 if TYPE_CHECKING:
+    from .dht_face import Dht
     from .node_runtime import NodeRuntime
     from .private_swarms import PrivateSwarms
 

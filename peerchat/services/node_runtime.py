@@ -74,7 +74,7 @@ class NodeRuntime:
         self.settings = settings
         self.is_serving = is_serving
         self.is_app = is_app
-        self.mode = mode_of(settings)
+        self.mode = settings.mode
         self.attached_to: RunFile | None = None
         """The running serve of this home that this process uses."""
         self.engine = ""
@@ -425,13 +425,6 @@ class NodeRuntime:
         )
         write_run_file(path, content)
         self._resources.callback(remove_run_file, path, pid=content.pid)
-
-
-def mode_of(settings: Settings) -> str:
-    """``solo``, ``open`` or ``private``, as far as settings say."""
-    if settings.swarm:
-        return "private"
-    return "open" if settings.is_open else "solo"
 
 
 def _make_dht(bootstrap: Sequence[str] | None, host: str) -> HyperDHT:

@@ -113,8 +113,10 @@ class PeerchatApp(App[None]):
             self.post_message(Key("enter", "\r") if is_newline else event)
         self._typed_early.clear()
         self._unsubscribe = self._node.subscribe(self._hear)
-        self._node.start()
         self._apply(self._node.state())
+        # The node's modules load beside the app's loop, and slow it down: first comes
+        # the picture.
+        self.call_after_refresh(self._node.start)
 
     def on_unmount(self) -> None:
         self._unsubscribe()

@@ -44,7 +44,7 @@ async def test_keys_typed_before_the_node_is_ready_are_sent_later(clock) -> None
     node = ScriptedNode(swarm_state(phase=Phase.CONNECTING))
     app = open_app(node, clock)
     async with app.run_test() as pilot:
-        assert node.is_started
+        await until(pilot, lambda: node.is_started)
         await pilot.press(*"hello", "enter", *"more")
         assert node.asked == []
         assert "waits for its turn" in frame_text(app)

@@ -7,6 +7,7 @@ most `TURNS_MOUNTED_MAX` turns are widgets; scrolling past an end moves the wind
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
 from textual.reactive import reactive
@@ -15,7 +16,9 @@ from peerchat.tui.conversation import Turn
 from peerchat.tui.wording import count
 
 from .inert import Inert
-from .message import TurnView
+
+if TYPE_CHECKING:
+    from .message import TurnView
 
 TURNS_MOUNTED_MAX = 25
 """Fifty messages, prompts and answers."""
@@ -121,6 +124,9 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def _move_to(self, start: int) -> None:
         """Mount and unmount so that the window begins at a turn."""
+        # With it comes Markdown, which no app needs before its first answer.
+        from .message import TurnView
+
         self._is_moving = True
         wanted = list(self._turns[start : start + TURNS_MOUNTED_MAX])
         mounted = {view.turn: view for view in self._views}
