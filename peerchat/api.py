@@ -27,6 +27,7 @@ class ErrorCode(enum.StrEnum):
 
     INVALID_REQUEST = "invalid_request"
     UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
     CONFLICT = "conflict"
     RATE_LIMITED = "rate_limited"
     NO_AUTH = "no_auth"

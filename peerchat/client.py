@@ -161,7 +161,7 @@ class Client:
 
         Raises:
             ApiError: ``CONFLICT`` when it exists, ``INVALID_REQUEST``, ``NO_AUTH``;
-                ``UNAUTHORIZED`` for a code that is missing, wrong, used or expired.
+                ``FORBIDDEN`` for a code that is missing, wrong, used or expired.
         """
         return await self.gateways.register(email, password, code)
 
@@ -234,7 +234,7 @@ class Client:
             after: the last account of the page before, for ``list``.
 
         Raises:
-            ApiError: ``UNAUTHORIZED`` (403) for who is no admin, ``CONFLICT`` when it
+            ApiError: ``FORBIDDEN`` for who is no admin, ``CONFLICT`` when it
                 would leave no admin, ``INVALID_REQUEST`` for an unknown account.
         """
         return await self.gateways.manage_accounts(

@@ -26,7 +26,7 @@ SECONDS_MAX = 31 * 24 * 3600
 _CODES = {
     400: ErrorCode.INVALID_REQUEST,
     401: ErrorCode.UNAUTHORIZED,
-    403: ErrorCode.UNAUTHORIZED,
+    403: ErrorCode.FORBIDDEN,
     404: ErrorCode.MODEL_MISSING,
     409: ErrorCode.CONFLICT,
     429: ErrorCode.RATE_LIMITED,

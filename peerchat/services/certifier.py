@@ -76,12 +76,12 @@ class Certifier:
             now_s: Unix time.
 
         Raises:
-            ApiError: UNAUTHORIZED: this home is no admin of the swarm.
+            ApiError: FORBIDDEN: this home is no admin of the swarm.
         """
         own = own_certificate(membership)
         if ADMIN not in own.roles:
             raise ApiError(
-                ErrorCode.UNAUTHORIZED,
+                ErrorCode.FORBIDDEN,
                 f"This home is no admin of {membership.name}: only the owner, and whom "
                 "the owner made admin, can let others in.",
                 status=403,

@@ -202,7 +202,8 @@ def _certified(answer: bytes | None) -> CertifiedReply:
     reply = decode_reply_untrusted(answer)
     if isinstance(reply, CertifiedReply):
         return reply
-    code = ErrorCode.RATE_LIMITED if reply.status == 429 else ErrorCode.UNAUTHORIZED
+    codes = {403: ErrorCode.FORBIDDEN, 429: ErrorCode.RATE_LIMITED}
+    code = codes.get(reply.status, ErrorCode.UNAUTHORIZED)
     raise ApiError(code, display_line(reply.message, 256), status=reply.status)
 
 
@@ -219,7 +220,7 @@ def _check(
         check_chain(chain, root=root, now_s=now_s, revocations=revocations)
     except TrustRefused as refused:
         raise ApiError(
-            ErrorCode.UNAUTHORIZED,
+            ErrorCode.FORBIDDEN,
             f"The answer is not from this swarm: {refused.message} Ask for a new "
             "invite.",
             status=403,
@@ -247,7 +248,7 @@ def _check_not_older(
 
 def _useless() -> ApiError:
     return ApiError(
-        ErrorCode.UNAUTHORIZED,
+        ErrorCode.FORBIDDEN,
         "The answer holds no certificate for this peer: ask for a new invite.",
         status=403,
     )

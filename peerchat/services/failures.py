@@ -34,6 +34,7 @@ KINDS: dict[ErrorCode, Kind] = {
     ErrorCode.STORE_FAILED: Kind.HARD,
     ErrorCode.INVALID_REQUEST: Kind.FINAL,
     ErrorCode.UNAUTHORIZED: Kind.FINAL,
+    ErrorCode.FORBIDDEN: Kind.FINAL,
     ErrorCode.RATE_LIMITED: Kind.FINAL,
     ErrorCode.CONFLICT: Kind.FINAL,
     ErrorCode.NO_AUTH: Kind.FINAL,

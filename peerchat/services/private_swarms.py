@@ -386,7 +386,7 @@ def _check_secret(made: Membership, record: RecordBody) -> None:
     is_same = made.generation == record.generation
     if is_same and fingerprint_of(made.secret) != record.fingerprint:
         raise ApiError(
-            ErrorCode.UNAUTHORIZED,
+            ErrorCode.FORBIDDEN,
             "The answer is not from this swarm: its secret is another one.",
             status=403,
         )

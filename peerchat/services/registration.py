@@ -99,7 +99,7 @@ async def use_code(connection: AsyncConnection, code: str, email: str) -> None:
 
 def refused(message: str) -> ApiError:
     """Somebody known, or with the right words, may still not do it."""
-    return ApiError(ErrorCode.UNAUTHORIZED, message, status=403)
+    return ApiError(ErrorCode.FORBIDDEN, message, status=403)
 
 
 def _shown(code: bytes) -> str:

@@ -47,7 +47,7 @@ async def unlock_root(homes: SwarmHomes, name: str, passphrase: str) -> KeyPair:
     """The root key pair.
 
     Raises:
-        ApiError: UNAUTHORIZED: it is not in this home, or it is locked and the
+        ApiError: FORBIDDEN: it is not in this home; UNAUTHORIZED: it is locked and the
             passphrase is missing or wrong; STORE_FAILED: damaged.
     """
     data = _root_file(homes, name)
@@ -95,7 +95,7 @@ def _root_file(homes: SwarmHomes, name: str) -> bytes:
     if data is None:
         homes.load(name)  # says so when there is no such swarm
         raise ApiError(
-            ErrorCode.UNAUTHORIZED,
+            ErrorCode.FORBIDDEN,
             f"The root key of {name} is not in this home: only the owner can do this.",
             status=403,
         )

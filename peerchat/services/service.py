@@ -201,11 +201,11 @@ class Service:
         credentials = await self._gates.admitted(connection)
         if name in BETWEEN_GATEWAYS and not credentials.may_ask(Role.PROCESSOR):
             raise ApiError(
-                ErrorCode.UNAUTHORIZED, f"Only gateways may call {name}.", status=403
+                ErrorCode.FORBIDDEN, f"Only gateways may call {name}.", status=403
             )
         if name != PING and not credentials.may_ask(self.role):
             raise ApiError(
-                ErrorCode.UNAUTHORIZED,
+                ErrorCode.FORBIDDEN,
                 f"Only gateways may call {name} of the role {self.role.value}.",
                 status=403,
             )

@@ -228,7 +228,7 @@ class Swarm:
             if self._looked_at.get(role) != self._topic(role):
                 keys = await self._look_up(role)
         if problem := trust.problem:
-            raise ApiError(ErrorCode.NO_GATEWAY, problem, status=403)
+            raise ApiError(ErrorCode.FORBIDDEN, problem, status=403)
         return [key for key in keys if not trust.is_revoked_key(key)]
 
     async def _look_up(self, role: Role) -> list[PublicKey]:
@@ -406,7 +406,7 @@ def topic_of(role: Role) -> Target:
 def not_granted(role: Role) -> ApiError:
     """This peer may not serve the role in its private swarm."""
     return ApiError(
-        ErrorCode.INVALID_REQUEST,
+        ErrorCode.FORBIDDEN,
         f"This home is not certified as {role.value}: ask an admin of the swarm to "
         f"grant it (peerchat swarm grant), or for an invite with --role {role.value}.",
         status=403,

@@ -117,6 +117,7 @@ def invite_row(invite: InviteView) -> str:
 _SWARM_BY_CODE: dict[ErrorCode, Words] = {
     ErrorCode.INVALID_REQUEST: Words("That cannot be done"),
     ErrorCode.UNAUTHORIZED: Words("Refused"),
+    ErrorCode.FORBIDDEN: Words("Refused"),
     ErrorCode.CONFLICT: Words("There is one already"),
     ErrorCode.RATE_LIMITED: Words("Too many attempts", "Wait a minute", Tone.WARNING),
     ErrorCode.TIMEOUT: Words(

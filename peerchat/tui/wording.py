@@ -42,6 +42,7 @@ _BY_CODE: dict[ErrorCode, Words] = {
     ErrorCode.UNAUTHORIZED: Words(
         "Not logged in any more", "Log in again with /login; your prompt is kept"
     ),
+    ErrorCode.FORBIDDEN: Words("Not allowed"),
     ErrorCode.CONFLICT: Words(
         "This account exists already", "Log in with it, or register another address"
     ),
@@ -96,7 +97,8 @@ def failure_words(error: ApiError) -> Words:
 
 def login_words(error: ApiError, *, is_register: bool = False) -> Words:
     """Like `failure_words`, where 401 means that what was typed does not fit."""
-    if error.code is ErrorCode.UNAUTHORIZED and is_register:
+    is_refused = error.code in (ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN)
+    if is_refused and is_register:
         message = display_line(error.message).strip()
         return Words("No account was made", message or "Check what you typed")
     if error.code is ErrorCode.UNAUTHORIZED:

@@ -121,4 +121,4 @@ async def test_an_own_session_manages_no_accounts(town):
     with pytest.raises(ApiError) as caught:
         await town.laptop.client.manage_accounts("list")
     assert caught.value.status == 403
-    assert caught.value.code is ErrorCode.UNAUTHORIZED
+    assert caught.value.code is ErrorCode.FORBIDDEN

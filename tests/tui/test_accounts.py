@@ -23,7 +23,7 @@ async def dialog(pilot, screen: type) -> None:
 
 
 async def test_registration_code_is_asked_for_in_private_swarms_only(clock) -> None:
-    node = ScriptedNode(private_state(account=None))
+    node = ScriptedNode(private_state(account=None, is_swarm_admin=False))
     app = open_app(node, clock)
     async with app.run_test() as pilot:
         await dialog(pilot, LoginScreen)
@@ -36,9 +36,23 @@ async def test_registration_code_is_asked_for_in_private_swarms_only(clock) -> N
         assert node.codes == ["CODE-1"]
 
 
+async def test_the_first_account_of_a_swarm_is_asked_for_no_code(clock) -> None:
+    node = ScriptedNode(private_state(account=None, is_swarm_admin=True))
+    app = open_app(node, clock)
+    async with app.run_test() as pilot:
+        await dialog(pilot, LoginScreen)
+        await fill(pilot, EMAIL)
+        app.screen.query_one("#password", Field).value = "long-enough"
+        await pilot.click("#register")
+        await until(pilot, lambda: app.screen is app.chat)
+        assert node.accounts == [("register", EMAIL, "long-enough")]
+        assert node.codes == [""]
+
+
 async def test_refused_code_says_why_and_keeps_the_rest(clock) -> None:
-    error = ApiError(ErrorCode.UNAUTHORIZED, "This code is used up", status=401)
-    node = ScriptedNode(private_state(account=None), login_error=error)
+    error = ApiError(ErrorCode.FORBIDDEN, "This code is used up", status=403)
+    state = private_state(account=None, is_swarm_admin=False)
+    node = ScriptedNode(state, login_error=error)
     app = open_app(node, clock)
     async with app.run_test() as pilot:
         await dialog(pilot, LoginScreen)

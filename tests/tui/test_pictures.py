@@ -290,7 +290,8 @@ def test_register_with_code(picture) -> None:
         await until(pilot, lambda: "Registration code" in frame_text(pilot.app))
         still(pilot)
 
-    picture.take(ScriptedNode(private_state(account=None)), act)
+    state = private_state(account=None, is_swarm_admin=False)
+    picture.take(ScriptedNode(state), act)
 
 
 def test_change_password(picture) -> None:

@@ -12,7 +12,7 @@ from peerchat.tui.swarm_wording import (
     parse_duration,
     role_words,
 )
-from peerchat.tui.wording import failure_words
+from peerchat.tui.wording import Words, failure_words, login_words
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,13 @@ from peerchat.tui.wording import failure_words
 )
 def test_failure_repeats_neither_title_nor_advice(message, advice) -> None:
     assert failure_words(ApiError(ErrorCode.NO_GATEWAY, message)).advice == advice
+
+
+def test_a_refusal_that_no_login_helps_against_says_why() -> None:
+    removed = "This home was removed from the swarm team."
+    error = ApiError(ErrorCode.FORBIDDEN, removed, status=403)
+    assert failure_words(error) == Words("Not allowed", removed)
+    assert login_words(error).advice == removed
 
 
 def test_roles() -> None:

@@ -150,6 +150,9 @@ async def test_health(start: Starter) -> None:
     status, unwell, _ = await alone.call("GET", "/health")
     assert (status, unwell["status"], unwell["gateway"]) == (503, "unhealthy", False)
     assert set(body) <= set(unwell)
+    for each, wanted in ((bridge, 200), (alone, 503)):
+        async with each.session.head(f"{each.url}/health") as response:
+            assert (response.status, await response.read()) == (wanted, b"")
 
 
 async def test_health_asks_the_swarm_once_for_many_callers(bridge: Bridge) -> None:
@@ -476,6 +479,8 @@ async def test_what_nobody_foresaw_is_500_without_details(start: Starter) -> Non
 async def test_foreign_hosts_are_refused(bridge: Bridge, host: str) -> None:
     status, body, _ = await bridge.call("GET", "/health", headers={"Host": host})
     assert status == 403
+    assert body["error"]["code"] == "forbidden"
+    assert body["error"]["type"] == "permission_error"
     assert "allowed_hosts" in body["error"]["message"]
     assert bridge.gateway.calls == []
 

@@ -174,7 +174,7 @@ class _Front:
         is_node_path = operation is not None and operation.is_node_path
         try:
             if why := self._guard.refusal(request):
-                raise ApiError(ErrorCode.UNAUTHORIZED, why, status=403)
+                raise ApiError(ErrorCode.FORBIDDEN, why, status=403)
             exchange.get().headers |= self._guard.cors_headers(request)
             is_preflight = request.method == "OPTIONS" and "Origin" in request.headers
             if is_preflight and operation is not None:

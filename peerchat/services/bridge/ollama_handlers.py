@@ -110,7 +110,7 @@ class OllamaHandlers:
         return web.json_response({"embedding": unpacked(vectors[0])})
 
     async def ollama_refused(self, request: web.Request) -> web.StreamResponse:
-        raise ApiError(ErrorCode.INVALID_REQUEST, REFUSED, status=403)
+        raise ApiError(ErrorCode.FORBIDDEN, REFUSED, status=403)
 
     async def _answer(
         self, request: web.Request, token: str, body: Body, asked: Asked, shape: Shape

@@ -168,6 +168,7 @@ BRIDGE_OPERATIONS: tuple[Operation, ...] = (
         answer="Health",
         failures=(503,),
         is_node_path=True,
+        has_head=True,
     ),
     Operation(
         "metrics",

@@ -20,7 +20,11 @@ PASSWORD_CHARS_MIN = 8
 
 CODE_CHARS_MAX = 128
 
-_MAY_WANT_CODE = (ErrorCode.UNAUTHORIZED, ErrorCode.INVALID_REQUEST)
+_MAY_WANT_CODE = (
+    ErrorCode.FORBIDDEN,
+    ErrorCode.UNAUTHORIZED,
+    ErrorCode.INVALID_REQUEST,
+)
 
 HINT = Words("", "New here? Type both and choose Register.", Tone.INFO)
 CODE_HINT = Words("", "A code only if this swarm asks for one.", Tone.INFO)
@@ -46,8 +50,10 @@ class LoginScreen(FormScreen[Account]):
         self._is_register = is_register
         self._first_words = note
         self._blocked_until_s = 0.0
-        self._takes_code = node.state().mode == "private"
-        """Where codes are usual; elsewhere only after a refusal."""
+        state = node.state()
+        self._takes_code = state.mode == "private" and not state.is_swarm_admin
+        """Where codes are usual; elsewhere only after a refusal. The swarm's admin
+        makes its first account, before anybody could have given a code."""
         self._email = Field("Email", "you@example.org", id="email")
         self._password = Field(
             "Password", "8 characters or more", id="password", is_secret=True
