@@ -28,6 +28,7 @@ from .certifier import ADMIN, own_certificate
 from .dht_face import Dht
 from .enrolment_client import redeem, renew
 from .identity import Identity, load_identity
+from .knocking import knock
 from .membership import Membership, SwarmHomes
 from .record_book import RecordBook
 from .removals import whole_key
@@ -39,6 +40,7 @@ from .swarm_founding import SwarmFounding
 from .swarm_network import join_network
 from .swarm_owner import SwarmOwner
 from .swarm_views import as_name, find_member, invite_view, member_view, parse
+from .trust import Trust
 
 OpenDht = Callable[[Sequence[str]], AbstractAsyncContextManager[Dht]]
 """Gives a started DHT for the bootstrap nodes of a swarm (empty: as the settings)."""
@@ -270,7 +272,12 @@ class PrivateSwarms:
                 await owner.refresh(dht, root)
                 body, secret = await owner.rotated()
                 await owner.write(dht, root, body)
-            owner.use_secret(secret, body.generation)
+                old_secret = owner.membership.secret
+                owner.use_secret(secret, body.generation)
+                trust = Trust(
+                    dht, self.homes, name, self._identity(), now_s=self._now_s
+                )
+                await knock(dht, trust, old_secret)
             return len(body.sealed_secrets) - 1
 
     async def backup(self, name: str, passphrase: str = "") -> bytes:

@@ -59,6 +59,12 @@ FOUND_MAX = 256
 REFRESH_GAP_S = 5.0
 """Nobody found: the swarm record is read for it no more often than this."""
 
+MOVING_S = 8.0
+"""After a rotation: those who are told of it look at the record within 5 s, and are
+found under the new topic then."""
+
+MOVING_POLL_S = 0.5
+
 FAILED_KEPT_S = 60.0
 FAILED_MAX = 1024
 """Peers that failed lately; as many as lookups of all roles can give."""
@@ -104,6 +110,8 @@ class Swarm:
         self._lookups: dict[Role, asyncio.Task[list[PublicKey]]] = {}
         self._failed: OrderedDict[PublicKey, float] = OrderedDict()
         self._services: dict[Role, Service] = {}
+        self._secret = trust.membership.secret if trust else b""
+        self._moving_until_s = float("-inf")
         self._for_members: dict[Role, Callable[[Connection], None]] = {}
         if trust is not None:
             trust.subscribe(self._trust_changed)
@@ -221,11 +229,19 @@ class Swarm:
     async def _trusted(
         self, trust: Trust, role: Role, keys: list[PublicKey]
     ) -> list[PublicKey]:
-        """Leave out who was revoked; nobody found may mean a new secret."""
-        if not keys:
+        """Leave out who was revoked.
+
+        Nobody found, or nobody who lets this peer in, may mean a new secret or that
+        this home was removed.
+        """
+        if all(key in self._failed for key in keys):
             await trust.refresh(if_older_s=REFRESH_GAP_S)
             # The secret may also have come while the look-up was under way.
             if self._looked_at.get(role) != self._topic(role):
+                keys = await self._look_up(role)
+            clock = asyncio.get_running_loop().time
+            while not keys and not trust.problem and clock() < self._moving_until_s:
+                await asyncio.sleep(MOVING_POLL_S)
                 keys = await self._look_up(role)
         if problem := trust.problem:
             raise ApiError(ErrorCode.FORBIDDEN, problem, status=403)
@@ -383,8 +399,17 @@ class Swarm:
         await self._sessions.close()
 
     def _trust_changed(self) -> None:
-        """Secret or record changed: roles move, and look-ups are made anew."""
+        """Secret or record changed: roles move, and look-ups are made anew.
+
+        Who refused this peer for what it knew may take it for what it knows now.
+        """
         self._found.clear()
+        self._failed.clear()
+        assert self.trust is not None
+        if self.trust.membership.secret != self._secret:
+            self._secret = self.trust.membership.secret
+            now_s = asyncio.get_running_loop().time()
+            self._moving_until_s = now_s + MOVING_S
         for role, service in self._services.items():
             service.move(self._topic(role))
 

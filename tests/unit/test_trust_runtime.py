@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from peerchat.api import ApiError, Role
+from peerchat.api import ApiError, ErrorCode, Role
+from peerchat.gateways import Gateways
 from peerchat.net.errors import ConnectFailed, PeerRefused
 from peerchat.net.hyperdht.mutable import sign_mutable
 from peerchat.services import swarm_follower
+from peerchat.services.knocking import knock
 from peerchat.trust.keys import fingerprint_of, topic_of
 from tests.unit.test_gate import call, until
 from tests.unit.trust_world import SERVING, PrivateWorld, prompt, read
@@ -83,6 +85,16 @@ async def test_who_was_removed_is_told_so(world):
         await bad.swarm.find(Role.GATEWAY)
 
 
+async def test_the_first_call_of_who_was_removed_meanwhile_says_so(world):
+    serving, bad = world.member(SERVING), world.member()
+    await serving.serve(Role.GATEWAY)
+    await world.revoke(bad)
+    await serving.trust.refresh()
+    with pytest.raises(ApiError, match="removed from the swarm home") as caught:
+        await Gateways(bad.swarm).ping()
+    assert caught.value.code is ErrorCode.FORBIDDEN
+
+
 async def test_an_expiring_certificate_ends_a_connection(world):
     serving, asking = world.member(SERVING), world.member((), ends_s=3600)
     await serving.serve(Role.GATEWAY)
@@ -143,6 +155,46 @@ async def test_a_secret_that_comes_during_a_look_up_is_looked_up_with(world):
     await until(lambda: not world.network.keys(topic_of(b"s" * 32, "gateway")))
     late.dht.lookup = slow
     assert await late.swarm.find(Role.GATEWAY) == [key]
+
+
+async def test_who_is_ahead_waits_for_gateways_that_follow(world):
+    serving, good = world.member(SERVING), world.member()
+    await serving.serve(Role.GATEWAY)
+    key = serving.key(Role.GATEWAY)
+    assert await call(good, key, Role.GATEWAY)
+    await world.rotate(serving, good)
+    await good.trust.refresh()
+    finding = asyncio.ensure_future(good.swarm.find(Role.GATEWAY))
+    await asyncio.sleep(0.1)
+    assert not finding.done()
+    await serving.trust.refresh()
+    assert await asyncio.wait_for(finding, 5) == [key]
+
+
+async def test_the_first_call_after_a_rotation_is_answered(world):
+    serving, good = world.member(SERVING), world.member()
+    await serving.swarm.serve(Role.GATEWAY, {"ping": healthy})
+    await world.rotate(serving, good)
+    await serving.trust.refresh()  # who asks has the old secret
+    assert (await Gateways(good.swarm).ping()).is_healthy
+
+
+async def test_who_serves_is_told_of_a_rotation(world, monkeypatch):
+    monkeypatch.setattr("peerchat.services.trust.REFRESH_GAP_S", 0.05)
+    world.refresh_s = 1000.0
+    owner, serving = world.member(), world.member(SERVING)
+    await serving.serve(Role.GATEWAY)
+    serving.run()
+    old = world.secret
+    await world.rotate(owner, serving)
+    await owner.trust.refresh()
+    await knock(owner.dht, owner.trust, old)
+    key = serving.key(Role.GATEWAY)
+    await until(lambda: key in world.network.keys(topic_of(world.secret, "gateway")))
+
+
+async def healthy(_body, _peer):
+    return {"status": "healthy", "service": "gateway"}
 
 
 async def test_streams_outlive_a_rotation(world):
