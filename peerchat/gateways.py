@@ -418,12 +418,18 @@ class Gateways:
             self._last_good = None
 
     async def _look_up(self, role: Role) -> list[tuple[PeerView, Models]]:
+        seen = await self._look_at_all(role)
+        if seen and not any(view.is_reachable for view, _ in seen):
+            # Perhaps this peer was behind, or is out, which `find` tells now.
+            seen = await self._look_at_all(role)
+        return sorted(seen, key=lambda s: (not s[0].is_reachable, s[0].rtt_s or 0.0))
+
+    async def _look_at_all(self, role: Role) -> list[tuple[PeerView, Models]]:
         keys = (await self._find(role))[:PEERS_MAX]
         room = asyncio.Semaphore(PINGS_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._look_at(role, key, room)) for key in keys]
-        seen = [task.result() for task in tasks]
-        return sorted(seen, key=lambda s: (not s[0].is_reachable, s[0].rtt_s or 0.0))
+        return [task.result() for task in tasks]
 
     async def _look_at(
         self, role: Role, key: PublicKey, room: asyncio.Semaphore

@@ -252,8 +252,11 @@ class NodeRuntime:
         return private.trust.identity
 
     def _check_roles(self, trust: Trust) -> None:
-        """Say at once which role this home may not serve."""
+        """Say at once that this home is not in the swarm any more, or which role it may
+        not serve."""
         if self.is_serving:
+            if problem := trust.problem:
+                raise ApiError(ErrorCode.FORBIDDEN, problem, status=403)
             for role in CERTIFIED_ROLES:
                 if role in self.settings.roles and role.value not in trust.roles:
                     raise not_granted(role)

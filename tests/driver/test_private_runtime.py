@@ -121,6 +121,14 @@ async def test_a_revoked_member_is_cut_off(homes):
                 await until_answered(good.client)
             with pytest.raises(ApiError, match="removed"):
                 await whole(bad.client)
+        # So does every later start, be it to ask or to serve.
+        async with NodeRuntime(homes.settings("laptop")) as node:
+            status = await node.client.status()
+            assert "removed from the swarm club" in status.problem
+            with pytest.raises(ApiError, match="removed"):
+                await node.client.peers()
+        with pytest.raises(ApiError, match="removed from the swarm club"):
+            await homes.serving("laptop", frozenset({Role.BRIDGE})).start()
 
 
 def refused(node, reason):

@@ -95,6 +95,15 @@ async def test_the_first_call_of_who_was_removed_meanwhile_says_so(world):
     assert caught.value.code is ErrorCode.FORBIDDEN
 
 
+async def test_whoever_lists_peers_learns_that_it_was_removed(world):
+    serving, bad = world.member(SERVING), world.member()
+    await serving.serve(Role.GATEWAY)
+    await world.revoke(bad)
+    await serving.trust.refresh()
+    with pytest.raises(ApiError, match="removed from the swarm home"):
+        await Gateways(bad.swarm).peers()
+
+
 async def test_an_expiring_certificate_ends_a_connection(world):
     serving, asking = world.member(SERVING), world.member((), ends_s=3600)
     await serving.serve(Role.GATEWAY)
