@@ -109,6 +109,9 @@ class Limiter:
             ApiError: RATE_LIMITED (429) with `retry_after_s`; STORE_FAILED.
         """
         most = self.max_requests if max_requests is None else max_requests
+        self._admissions += 1
+        if admission := self._admit_quickly(user, most, request):
+            return admission
         limit, row_id = await self._store.run(
             lambda c: self._admit(c, user, most, request)
         )
@@ -162,6 +165,24 @@ class Limiter:
         window = _Window(window.count + 1, first_ms)
         return self._rate_limit(window, most, now_ms), int(key[0])
 
+    def _admit_quickly(self, user: str, most: int, request: str) -> Admission | None:
+        """The ordinary case; None leaves it to a transaction."""
+        quick = self._store.quick
+        if quick is None or self._has_to_purge:
+            return None
+        now_ms = (self._now_ms or self._steady_ms)()
+        after_ms = now_ms - self._window_ms
+        admitted = quick.admit(user, most, request, now_ms, after_ms)
+        if admitted is None:
+            return None
+        window = _Window(admitted.count, admitted.first_ms)
+        limit = self._rate_limit(window, most, now_ms)
+        return Admission(admitted.row_id, limit)
+
+    @property
+    def _has_to_purge(self) -> bool:
+        return self._admissions % PURGE_EVERY == 1
+
     async def _counted(
         self, connection: AsyncConnection, user: str, request: str
     ) -> int | None:
@@ -188,8 +209,7 @@ class Limiter:
         self, connection: AsyncConnection, user: str, now_ms: int
     ) -> None:
         is_old = _row.at_ms <= now_ms - self._window_ms
-        self._admissions += 1
-        if self._admissions % PURGE_EVERY != 1:
+        if not self._has_to_purge:
             await connection.execute(
                 delete(accepted_prompts).where(is_old, _row.user == user)
             )

@@ -56,15 +56,18 @@ class Processor:
     """It refused for lack of room since it told of itself."""
     _lacks: set[str] = field(default_factory=set)
     """Models that it said it does not have, since then."""
+    _told_s: float = float("-inf")
     _gap_s: float = 0.0
-    """Longest time between two statuses, of late."""
+    """Longest time between two statuses while it was busy, of late."""
     _answer_s: float = DURATION_GUESS_S
     _speeds: dict[str, float] = field(default_factory=dict)
 
     def tell(self, status: Status, now_s: float) -> None:
         """It told of itself."""
-        if self.is_live and self.pushes:
-            self._gap_s = max(now_s - self.seen_s, self._gap_s * 0.9)
+        if self.is_live and self.pushes and self.busy:
+            # Of a busy one only: those that idle have longer beats.
+            self._gap_s = max(now_s - self._told_s, self._gap_s * 0.9)
+        self._told_s = now_s
         self.is_live = True
         self.seen_s = now_s
         self.models = {one.name: one for one in status.models}

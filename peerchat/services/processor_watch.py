@@ -47,6 +47,8 @@ class ProcessorWatch:
         self.processor = processor
         self.is_settled = asyncio.Event()
         """It told of itself, or is lost."""
+        self.has_told = False
+        """It was there."""
         self._swarm = swarm
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -152,6 +154,7 @@ class ProcessorWatch:
     def _tell(
         self, status: Status, *, tells_models: bool = True, tells_slots: bool = True
     ) -> None:
+        self.has_told = True
         self.processor.tell(status, self._loop.time())
         if not tells_models:
             self.processor.models = None

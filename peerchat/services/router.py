@@ -32,8 +32,10 @@ PROCESSORS_MAX = 64
 SETTLE_S = 3.0
 """How long a request waits for processors that are new to tell of themselves."""
 
-LOOK_EVERY_S = 30.0
-"""Between two look-ups when all is well."""
+LOOK_EVERY_S = 2.0
+LOOK_EVERY_S_MAX = 30.0
+"""Between two look-ups: often after a processor came or went, as others may follow;
+half as often each time that nothing changed."""
 
 LOOK_IN_NEED_S = 2.0
 """And when somebody waits whom nobody can serve."""
@@ -73,6 +75,8 @@ class Router:
         self._draw = draw
         self._followed: dict[PublicKey, _Followed] = {}
         self._watching = Tasks()
+        self._look_every_s = LOOK_EVERY_S
+        self._looked_s = 0.0
 
     @property
     def processors(self) -> Sequence[Processor]:
@@ -92,13 +96,17 @@ class Router:
 
     # Finding
 
-    async def look(self, *, max_age_s: float = LOOK_EVERY_S) -> None:
+    async def look(self, *, max_age_s: float | None = None) -> None:
         """Follow who is found; raises as `Swarm.find`."""
+        if max_age_s is None:
+            max_age_s = self._look_every_s
+            self._plan_look()
         keys = await self._swarm.find(Role.PROCESSOR, max_age_s=max_age_s)
         for key in keys[:PROCESSORS_MAX]:
             followed = self._followed.get(key)
             if followed is None:
                 followed = self._followed[key] = _Followed(Processor(key))
+                self._look_every_s = LOOK_EVERY_S
             if followed.watch is None and followed.retry_at_s <= self.now_s:
                 self._follow(followed)
         self._forget(set(keys))
@@ -134,6 +142,13 @@ class Router:
             raise _model_missing(model, left)
         raise no_processor()
 
+    def _plan_look(self) -> None:
+        """Look half as often from the time on when the present one is due."""
+        now_s = self.now_s
+        if now_s - self._looked_s >= self._look_every_s:
+            self._looked_s = now_s
+            self._look_every_s = min(2 * self._look_every_s, LOOK_EVERY_S_MAX)
+
     async def _settle(self) -> None:
         """Wait until all who are followed told of themselves, or are lost."""
         waits = [
@@ -155,11 +170,13 @@ class Router:
             try:
                 await watch.run()
             finally:
-                has_held = self.now_s - began_s > MISSING_S
+                has_held = watch.has_told and self.now_s - began_s > MISSING_S
                 wait_s = RETRY_S if has_held else followed.retry_s
                 followed.retry_at_s = self.now_s + wait_s
                 followed.retry_s = min(wait_s * 2, RETRY_MAX_S)
                 followed.watch = None
+                if watch.has_told:
+                    self._look_every_s = LOOK_EVERY_S
                 self.affinity.forget(bytes(followed.processor.key))
 
         self._watching.start(run())

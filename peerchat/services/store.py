@@ -30,6 +30,7 @@ from .database import (
     postgres_engine,
     sqlite_engine,
 )
+from .quick_window import QuickWindow
 from .schema import bring_up_to_date
 from .store_errors import store_error
 from .tables import (
@@ -77,6 +78,15 @@ class Store:
         self.place = place or str(path)
         self._engine = engine
         self._running: set[asyncio.Task[Any]] = set()
+        self._quick: QuickWindow | None = None
+        self._is_closed = False
+
+    @property
+    def quick(self) -> QuickWindow | None:
+        """Admits prompts without a transaction of `run`; only SQLite has it."""
+        if self._quick is None and not (self.is_shared or self._is_closed):
+            self._quick = QuickWindow(self.path)
+        return self._quick
 
     @property
     def is_shared(self) -> bool:
@@ -123,6 +133,10 @@ class Store:
         """Let what runs finish, and close; idempotent."""
         if self._running:
             await asyncio.wait(self._running)
+        self._is_closed = True
+        if self._quick is not None:
+            self._quick.close()
+            self._quick = None
         try:
             await self._engine.dispose()
         except _failures() as error:

@@ -317,3 +317,14 @@ async def test_the_next_turn_goes_to_who_knows_the_conversation(world) -> None:
         )
     assert len(peers) == 1
     assert len(workers) == 4
+
+
+async def test_who_comes_later_is_found_soon(world) -> None:
+    await world.worker()
+    entry = await world.entry()
+    await read_all(ask(world, entry))
+    later = await world.worker()
+    router = entry.role.router
+    async with asyncio.timeout(10):
+        while later.key not in [bytes(one.key) for one in router.processors]:  # noqa: ASYNC110, by a timer
+            await asyncio.sleep(0.1)

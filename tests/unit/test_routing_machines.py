@@ -16,6 +16,8 @@ from peerchat.services.breaker import OPEN_S, OPEN_S_MAX, Breaker, BreakerState
 from peerchat.services.choice import Candidate, choose
 from peerchat.services.dispatch_queue import DispatchQueue, cost_of
 from peerchat.services.limit_owner import owners
+from peerchat.services.processor_state import MISSING_S, SUSPECT_S, Processor
+from peerchat.services.status_wire import Status
 from peerchat.services.traces import STEPS_MAX, Traces
 
 
@@ -239,6 +241,50 @@ def test_the_oldest_conversation_is_forgotten() -> None:
         affinity.note(asked(text), text.encode())
     assert len(affinity) == 2
     assert affinity.holder(asked("a")) is None
+
+
+# What is known of a processor
+
+
+def told(processor: Processor, now_s: float, busy: int) -> None:
+    processor.pushes = True
+    processor.tell(Status([], slots=4, busy=busy), now_s)
+
+
+def test_the_long_beat_of_idleness_makes_nobody_slow_to_suspect() -> None:
+    one = Processor(key(1))
+    for now_s in range(5):
+        told(one, now_s, busy=0)
+    told(one, 4.3, busy=1)
+    told(one, 4.55, busy=1)
+    assert one.suspect_after_s() == SUSPECT_S
+
+
+def test_who_is_late_while_busy_is_given_time() -> None:
+    one = Processor(key(1))
+    told(one, 0, busy=1)
+    told(one, 0.8, busy=1)
+    assert one.suspect_after_s() == pytest.approx(2.0)
+    told(one, 5, busy=1)
+    assert one.suspect_after_s() == MISSING_S
+    for step in range(60):
+        told(one, 5 + step / 4, busy=1)
+    assert one.suspect_after_s() == SUSPECT_S
+
+
+def test_slots_taken_since_it_told_of_itself_count() -> None:
+    one = Processor(key(1))
+    told(one, 0, busy=3)
+    assert one.is_free
+    one.running += 1
+    assert (one.occupied, one.is_free) == (4, False)
+    told(one, 1, busy=4)
+    one.running -= 1
+    assert one.is_free
+    one.refuse()
+    assert not one.is_free
+    told(one, 2, busy=3)
+    assert one.is_free
 
 
 # Owners of limits

@@ -116,6 +116,7 @@ async def test_a_locked_store_says_what_to_do(store):
 
 async def test_a_full_disk_says_what_to_do(store):
     await store.run(lambda c: c.exec_driver_sql("PRAGMA max_page_count=1"))
+    store.quick._connection.execute("PRAGMA max_page_count=1")
     limiter = Limiter(store, 1000)
 
     async def fill():
@@ -124,6 +125,22 @@ async def test_a_full_disk_says_what_to_do(store):
 
     with pytest.raises(ApiError, match="disk is full"):
         await fill()
+
+
+async def test_a_prompt_is_admitted_while_the_file_is_busy(store):
+    limiter = Limiter(store, 2)
+    other = sqlite3.connect(store.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(limiter.admit("ann"))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    other.execute("ROLLBACK")
+    other.close()
+    assert (await waiting).rate_limit.remaining == 1
+    assert (await limiter.admit("ann", request="r")).rate_limit.remaining == 0
+    assert (await limiter.admit("ann", request="r")).rate_limit.remaining == 0
+    with pytest.raises(ApiError, match="Rate limit"):
+        await limiter.admit("ann", request="s")
 
 
 async def test_a_store_of_a_later_version(tmp_path):
