@@ -353,10 +353,12 @@ class _RunningAnswer:
 
     async def _send_data(self, kind: MessageType, body: Body) -> None:
         payload = encode(self._number, body)
-        await self._take_credit(len(payload))
+        if self._credit_bytes < len(payload):
+            await self._wait_for_credit(len(payload))
+        self._credit_bytes -= len(payload)
         self._send(kind, payload)
 
-    async def _take_credit(self, size: int) -> None:
+    async def _wait_for_credit(self, size: int) -> None:
         try:
             async with asyncio.timeout(self._server.credit_timeout_s):
                 while self._credit_bytes < size:
@@ -368,7 +370,6 @@ class _RunningAnswer:
                 "The answer was not read for too long and was given up; ask again.",
                 status=504,
             ) from None
-        self._credit_bytes -= size
 
     def _send_error(self, error: ApiError) -> None:
         error.request_id = error.request_id or self._request.request_id

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peerchat.api import ApiError
+from peerchat.continuation import REPEAT_CHARS_MIN, RepeatCutter
 from peerchat.net.errors import DecodeError
+from peerchat.net.identity import PublicKey
 from peerchat.services.breaker import Breaker
 from peerchat.services.dispatch_queue import DispatchQueue, Waiting
+from peerchat.services.processor_state import Processor
 from peerchat.services.receipts import open_receipt_untrusted
+from peerchat.services.status_wire import decode_status_untrusted, encode_status
 
 
 @given(
@@ -92,3 +97,41 @@ def test_any_bytes_are_a_receipt_or_refused(data) -> None:
     except DecodeError:
         return
     raise AssertionError("a receipt out of nothing")
+
+
+@given(
+    st.binary(max_size=300)
+    | st.builds(
+        msgspec.msgpack.encode,
+        st.lists(
+            st.none()
+            | st.booleans()
+            | st.integers(-5, 2000)
+            | st.text(max_size=9)
+            | st.floats()
+            | st.lists(st.lists(st.text(max_size=5) | st.floats())),
+            max_size=9,
+        ),
+    )
+)
+def test_any_bytes_are_a_status_or_refused(data) -> None:
+    try:
+        status = decode_status_untrusted(data)
+    except DecodeError:
+        return
+    one = Processor(PublicKey(bytes(32)), pushes=True)
+    one.tell(status, 1.0)
+    assert 0 <= one.candidate("m").first_token_s(10) < float("inf")
+    assert decode_status_untrusted(encode_status(status)) == status
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.integers(1, 9), st.booleans())
+def test_a_repeated_beginning_is_cut_once_and_nothing_else(
+    said, more, size, repeats
+) -> None:
+    whole = (said if repeats else "") + more
+    cutter = RepeatCutter(said)
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    shown = "".join(map(cutter.feed, pieces)) + cutter.finish()
+    is_cut = len(said) >= REPEAT_CHARS_MIN and whole.startswith(said)
+    assert shown == (whole.removeprefix(said) if is_cut else whole)
