@@ -52,7 +52,11 @@ ACCOUNT_TIMEOUT_S = 30.0
 VERIFY_TIMEOUT_S = 15.0
 PING_TIMEOUT_S = 3.0
 
-GATEWAYS_TRIED_MAX = 6
+GATEWAYS_TRIED_MAX = 32
+"""The DHT names dead peers for up to twenty minutes; most are found dead at once."""
+
+GATEWAYS_TRIED = 6
+TRIED_S = 20.0
 """After so many dead gateways a user would rather hear of it than wait on."""
 PEERS_MAX = 64
 """Peers of one role that are pinged for a list: more than a panel can show."""
@@ -386,11 +390,14 @@ class Gateways:
         The second look-up finds what came back, or was not yet there, meanwhile.
         """
         tried = 0
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + TRIED_S
         for _ in range(2):
             keys = await self._find(Role.GATEWAY)
             keys.sort(key=lambda key: key != self._last_good)
             for key in keys:
-                if tried >= GATEWAYS_TRIED_MAX:
+                is_late = tried >= GATEWAYS_TRIED and clock() > until_s
+                if is_late or tried >= GATEWAYS_TRIED_MAX:
                     return
                 tried += 1
                 yield key

@@ -24,6 +24,8 @@ SOAK_S = float(os.environ.get("PEERCHAT_SOAK_S", "8"))
 SEED = int(os.environ.get("PEERCHAT_SOAK_SEED", "1"))
 USERS = 32
 KILL_EVERY_S = 0.8
+DEAD_NAMED = 12
+"""Dead peers of a role that the DHT still names."""
 
 CLEAR = frozenset(
     {
@@ -96,12 +98,21 @@ async def kill(
     clock = asyncio.get_running_loop()
     while clock.time() < until_s:
         await asyncio.sleep(KILL_EVERY_S)
+        forget_the_dead(world)
         if rng.random() < 0.7:
             workers.pop(0).peer.dht.kill()
             workers.append(await worker_of(world, rng))
         else:
             entries.pop(0).peer.dht.kill()
             entries.append(await entry_of(world))
+
+
+def forget_the_dead(world: RoutingWorld) -> None:
+    """As the DHT does, sooner or later: here once a dozen are named."""
+    for named in world.network.topics.values():
+        dead = [key for key, dht in named.items() if dht.is_dead]
+        for key in dead[:-DEAD_NAMED]:
+            del named[key]
 
 
 async def worker_of(world: RoutingWorld, rng: random.Random) -> Worker:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from peerchat import gateways
 from peerchat.api import (
     ApiError,
     ErrorCode,
@@ -170,7 +171,15 @@ async def test_the_gateway_that_answered_last_is_asked_first() -> None:
 
 
 async def test_dead_gateways_are_not_tried_for_ever() -> None:
-    swarm = ScriptedSwarm(**{f"g{i}": gateway(login=LOST) for i in range(20)})
+    swarm = ScriptedSwarm(**{f"g{i}": gateway(login=LOST) for i in range(40)})
+    async with Client(swarm=swarm) as client:
+        assert (await failure(client.login(EMAIL, "p"))).code is ErrorCode.NO_GATEWAY
+    assert sum(len(peer.calls) for peer in swarm.peers.values()) == 32
+
+
+async def test_gateways_that_take_long_to_fail_are_fewer(monkeypatch) -> None:
+    monkeypatch.setattr(gateways, "TRIED_S", -1.0)
+    swarm = ScriptedSwarm(**{f"g{i}": gateway(login=LOST) for i in range(40)})
     async with Client(swarm=swarm) as client:
         assert (await failure(client.login(EMAIL, "p"))).code is ErrorCode.NO_GATEWAY
     assert sum(len(peer.calls) for peer in swarm.peers.values()) == 6
