@@ -12,6 +12,7 @@ away.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -24,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from peerchat.api import ApiError, ErrorCode, RateLimit
 
 from .messages import RATE_LIMITED_MESSAGE
+from .quick_window import Locked, QuickWindow
 from .store import Store, accepted_prompts, database_ms, exclusive
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 REQUEST_USES_MAX = 4
 """A request that comes again, because its gateway was lost, counts once; but not more
 often than gateways are lost in a row."""
+
+LOCKED_WAITS_S = (0.002, 0.004, 0.008, 0.016, 0.03)
+"""Between tries at a file that another transaction holds."""
 
 PURGE_EVERY = 200
 """Admissions between two removals of everybody's old rows."""
@@ -110,7 +115,7 @@ class Limiter:
         """
         most = self.max_requests if max_requests is None else max_requests
         self._admissions += 1
-        if admission := self._admit_quickly(user, most, request):
+        if admission := await self._admit_soon(user, most, request):
             return admission
         limit, row_id = await self._store.run(
             lambda c: self._admit(c, user, most, request)
@@ -165,11 +170,25 @@ class Limiter:
         window = _Window(window.count + 1, first_ms)
         return self._rate_limit(window, most, now_ms), int(key[0])
 
-    def _admit_quickly(self, user: str, most: int, request: str) -> Admission | None:
-        """The ordinary case; None leaves it to a transaction."""
+    async def _admit_soon(self, user: str, most: int, request: str) -> Admission | None:
+        """The ordinary case; None leaves it to a transaction.
+
+        While one holds the file it is waited for: if all who come meanwhile made
+        transactions of their own, there would be no end of them.
+        """
         quick = self._store.quick
         if quick is None or self._has_to_purge:
             return None
+        for wait_s in LOCKED_WAITS_S:
+            try:
+                return self._admit_quickly(quick, user, most, request)
+            except Locked:
+                await asyncio.sleep(wait_s)
+        return None
+
+    def _admit_quickly(
+        self, quick: QuickWindow, user: str, most: int, request: str
+    ) -> Admission | None:
         now_ms = (self._now_ms or self._steady_ms)()
         after_ms = now_ms - self._window_ms
         admitted = quick.admit(user, most, request, now_ms, after_ms)

@@ -38,6 +38,10 @@ WHERE "user" = :user AND at_ms > :after_ms
 """
 
 
+class Locked(Exception):
+    """Another transaction holds the file; ours are over in milliseconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """A new row, and the window it is in."""
@@ -61,7 +65,11 @@ class QuickWindow:
     def admit(
         self, user: str, most: int, request: str, now_ms: int, after_ms: int
     ) -> Admitted | None:
-        """Take one of ``most`` since ``after_ms``; None: ask the store."""
+        """Take one of ``most`` since ``after_ms``; None: ask the store.
+
+        Raises:
+            Locked: try again soon.
+        """
         values = {
             "user": user,
             "most": most,
@@ -75,6 +83,8 @@ class QuickWindow:
                 return None
             count, first_ms = self._connection.execute(_LEFT, values).fetchone()
         except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise Locked from None
             logger.debug("left to the store: %s", error)
             return None
         return Admitted(rows[0][0], count, first_ms)
