@@ -4,6 +4,9 @@ A serving process runs the roles it was told to, and leaves `serve.json` behind.
 other process is a client: of a running serve of its home, of a swarm, or, with nothing
 configured, of all the roles in itself (docs/decisions/0004-solo-mode.md). The app of
 whoever made a private swarm runs its roles too, so that there is somebody in it.
+
+What only roles need, the database above all, is loaded with the first of them: most
+commands are clients.
 """
 
 from __future__ import annotations
@@ -24,18 +27,14 @@ from peerchat.net.identity import PublicKey
 from peerchat.session_file import Session
 from peerchat.settings import OPEN_WARNING, Settings
 
-from .account_roles import SECRET_NAME, build_account_roles
 from .contribution_file import ContributionFile
 from .dht_face import Dht
 from .emails import LOCAL_EMAIL
 from .identity import CERTIFIED_ROLES, Identity, load_identity
-from .metrics import RoleMetrics
 from .private_mode import PrivateMode
 from .run_file import RunFile, remove_run_file, write_run_file
-from .store import Store, open_store
 from .supervisor import DRAIN_S, RunnableRole, Supervisor
 from .swarm import Swarm, api_error_of, not_granted
-from .tokens import TokenIssuer
 from .trust import Trust
 from .way_in import LOOPBACK, find_way_in
 
@@ -43,7 +42,9 @@ if TYPE_CHECKING:
     from peerchat.client import Client
     from peerchat.gateways import Gateways
 
+    from .metrics import RoleMetrics
     from .processor import ProcessorRole
+    from .store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -200,6 +201,9 @@ class NodeRuntime:
         return Account(LOCAL_EMAIL, is_local=True)
 
     async def _local_token(self) -> str:
+        from .account_roles import SECRET_NAME
+        from .tokens import TokenIssuer
+
         secret = await (await self._open_store()).secret(SECRET_NAME)
         return TokenIssuer(secret).issue(LOCAL_EMAIL)
 
@@ -208,7 +212,7 @@ class NodeRuntime:
             logger.warning("%s", line)
         identity = load_identity(self.settings.home.seed_path)
         await self._join()
-        if self.mode == "open":
+        if self.mode == "open" and self.is_serving:  # commands say it themselves
             logger.warning(OPEN_WARNING)
         if self.mode == "private":
             identity = await self._enter_private(identity)
@@ -287,6 +291,8 @@ class NodeRuntime:
         )
         if not roles:
             return
+        from .metrics import RoleMetrics
+
         self.metrics = {role: RoleMetrics(role) for role in sorted(roles)}
         for metrics in self.metrics.values():
             metrics.watch(self.dht)
@@ -319,6 +325,8 @@ class NodeRuntime:
     async def _build_account_roles(
         self, roles: frozenset[Role]
     ) -> Mapping[Role, RunnableRole]:
+        from .account_roles import build_account_roles
+
         if not self.settings.jwt_secret and self.mode == "open":
             _warn_of_secret(roles)
         return await build_account_roles(
@@ -400,6 +408,8 @@ class NodeRuntime:
 
     async def _open_store(self) -> Store:
         if self._store is None:
+            from .store import open_store
+
             self._store = await open_store(
                 self.settings.home.store_path, self.settings.database_url
             )

@@ -13,20 +13,23 @@ import time
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from peerchat.api import ApiError, Role
 from peerchat.net.errors import NetError
 from peerchat.settings import Settings
 
 from .dht_face import Dht
-from .enrolment import Enrolment
 from .enrolment_client import needs_renewal, renew
 from .identity import Identity
 from .membership import SwarmHomes
-from .metrics import RoleMetrics
-from .store import Store
 from .tasks import Tasks
 from .trust import Trust
+
+if TYPE_CHECKING:
+    from .enrolment import Enrolment
+    from .metrics import RoleMetrics
+    from .store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +109,8 @@ class PrivateMode:
     async def let_in(self, open_store: Callable[[], Awaitable[Store]]) -> None:
         """Answer those who hold an invite of this home, if it is an admin's."""
         if self.trust.is_admin and self._enrolment is None:
+            from .enrolment import Enrolment
+
             self._enrolment = Enrolment(
                 self._dht,
                 self.homes,

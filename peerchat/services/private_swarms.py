@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from peerchat.api import (
     ApiError,
@@ -34,13 +35,15 @@ from .record_book import RecordBook
 from .removals import whole_key
 from .root_key import is_root_locked
 from .run_file import is_process_alive, read_run_file
-from .store import Store, open_store
 from .swarm_entries import CertificateEntry
-from .swarm_founding import SwarmFounding
 from .swarm_network import join_network
-from .swarm_owner import SwarmOwner
 from .swarm_views import as_name, find_member, invite_view, member_view, parse
 from .trust import Trust
+
+if TYPE_CHECKING:
+    from .store import Store
+    from .swarm_founding import SwarmFounding
+    from .swarm_owner import SwarmOwner
 
 OpenDht = Callable[[Sequence[str]], AbstractAsyncContextManager[Dht]]
 """Gives a started DHT for the bootstrap nodes of a swarm (empty: as the settings)."""
@@ -327,6 +330,8 @@ class PrivateSwarms:
 
     @asynccontextmanager
     async def _store(self) -> AsyncIterator[Store]:
+        from .store import open_store  # who only joins needs no database
+
         settings = self._settings
         store = await open_store(settings.home.store_path, settings.database_url)
         try:
@@ -336,6 +341,8 @@ class PrivateSwarms:
 
     @asynccontextmanager
     async def _owner(self, name: str) -> AsyncIterator[SwarmOwner]:
+        from .swarm_owner import SwarmOwner
+
         self.homes.load(name)  # before a store is made for nothing
         async with self._store() as store:
             yield SwarmOwner(
@@ -346,6 +353,8 @@ class PrivateSwarms:
         return RecordBook(self.homes, name, now_s=self._now_s).body()
 
     def _founding(self, store: Store) -> SwarmFounding:
+        from .swarm_founding import SwarmFounding
+
         return SwarmFounding(self.homes, self._identity(), store, now_s=self._now_s)
 
     def _identity(self) -> Identity:
