@@ -6,13 +6,14 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peerchat.api import ApiError
 from peerchat.config import explain_settings
 from peerchat.settings import Settings
 
+from .doctor_swarm import check_swarm
+from .finding import Finding
 from .options import Invocation
 from .session import log_stream
 
@@ -22,19 +23,6 @@ if TYPE_CHECKING:
 CLOCK_EARLIEST_S = 1_735_689_600
 """2025-01-01: a clock before it was never set."""
 CHECK_TIMEOUT_S = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check's result; ``is_ok`` None: nothing is wrong, but worth knowing."""
-
-    name: str
-    is_ok: bool | None
-    detail: str
-
-    def line(self) -> str:
-        mark = {True: "ok  ", None: "note", False: "FAIL"}[self.is_ok]
-        return f"{mark} {self.name:<8} {self.detail}"
 
 
 Check = Callable[[Settings], Awaitable[Sequence[Finding]]]
@@ -49,6 +37,7 @@ async def run_doctor(settings: Settings, call: Invocation) -> None:
         "ports": check_ports,
         "store": check_store,
         "dht": check_network,
+        "swarm": check_swarm,
         "clock": check_clock,
     }
     has_failed = False
@@ -138,6 +127,12 @@ async def check_network(settings: Settings) -> Sequence[Finding]:
     if settings.is_solo or settings.bootstrap == ():
         return [Finding("dht", True, "solo: a DHT of its own on 127.0.0.1")]
     bootstrap = settings.bootstrap or PUBLIC_BOOTSTRAP
+    if settings.swarm:
+        from peerchat.services.membership import SwarmHomes
+        from peerchat.services.swarm_network import bootstrap_of
+
+        hints = SwarmHomes(settings.home).load(settings.swarm).bootstrap
+        bootstrap = tuple(bootstrap_of(settings, hints))
     dht = HyperDHT(system_env(), bootstrap=bootstrap, ephemeral=True)
     try:
         await dht.start()

@@ -278,12 +278,13 @@ class Trust:
     async def run(self) -> None:
         """Follow the record until cancelled."""
         loop = asyncio.get_running_loop()
+        gap_s = min(REFRESH_GAP_S, self._refresh_s)
         while True:
             wait_s = self._refresh_s * random.uniform(0.8, 1.0)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._is_wanted.wait()
-            await asyncio.sleep(self._refreshed_s + REFRESH_GAP_S - loop.time())
+            await asyncio.sleep(self._refreshed_s + gap_s - loop.time())
             await self.refresh()
 
     def refresh_soon(self) -> None:

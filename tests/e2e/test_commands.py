@@ -33,6 +33,12 @@ def test_doctor_checks_what_the_contract_says(run, dht: str, tmp_path: Path):
     assert done.returncode == 0, done.stdout
     checks = {json.loads(line)["check"] for line in done.stdout.splitlines()}
     assert checks == {"engine", "http", "metrics", "store", "dht", "nat", "clock"}
+    made = run("swarm", "create", "team", "--bootstrap", dht, *args[2:])
+    assert made.returncode == 0, made.stderr
+    done = run(*args)
+    assert done.returncode == 0, done.stdout
+    found = [json.loads(line)["check"] for line in done.stdout.splitlines()]
+    assert set(found) == checks | {"member", "record", "modes"}
 
 
 def test_a_wrong_token_does_not_take_the_place_of_a_good_one(run, tmp_path: Path):

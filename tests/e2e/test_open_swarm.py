@@ -39,7 +39,7 @@ def test_two_homes_meet(spawn, run, dht: str, tmp_path: Path):
     register(run, home, dht)
     who = run("whoami", *where)
     assert "ann@example.org" in who.stdout
-    answered = run("ask", "What is a gateway?", *where)
+    answered = run("ask", "What is a gateway?", "-v", *where)
     assert answered.returncode == 0, answered.stderr
     assert answered.stdout.strip()
     # What is not protected is told at every start, once.
