@@ -16,7 +16,7 @@ from peerchat.net.udx.receive import (
     ReceiveHalf,
 )
 from peerchat.net.udx.rtt import RttEstimator
-from peerchat.net.udx.stream import MESSAGES_MAX, UdxStream
+from peerchat.net.udx.stream import ACK_DELAY_S, MESSAGES_MAX, UdxStream
 
 
 def pair(**options: int) -> tuple[UdxStream, UdxStream]:
@@ -34,9 +34,10 @@ def deliver(source: UdxStream, target: UdxStream, now: float) -> list[bytes]:
 
 
 def settle(a: UdxStream, b: UdxStream, now: float) -> None:
-    """Let both talk until neither has anything to say."""
-    while deliver(a, b, now) or deliver(b, a, now):
-        pass
+    """Let both talk until neither has anything to say, late acknowledgements too."""
+    for at in (now, now + ACK_DELAY_S):
+        while deliver(a, b, at) or deliver(b, a, at):
+            pass
 
 
 def kinds(datagrams: list[bytes]) -> list[int]:
@@ -210,9 +211,25 @@ def test_small_writes_share_a_packet_and_the_ack_rides_on_the_answer():
     b.write(b"answer")
     assert kinds(deliver(b, a, 0.1)) == [wire.TYPE_DATA]
     assert a.buffered == 0
-    assert kinds(deliver(a, b, 0.1)) == [0]
-    assert b.buffered == 0
     assert a.rtt_s == pytest.approx(0.1)
+    assert deliver(a, b, 0.1) == []
+    late = a.next_timer()
+    assert late == pytest.approx(0.1 + ACK_DELAY_S)
+    a.handle_timer(late)
+    assert kinds(deliver(a, b, late)) == [0]
+    assert b.buffered == 0
+    assert a.next_timer() is None
+
+
+def test_a_second_packet_is_acknowledged_at_once_and_an_end_too():
+    a, b = pair()
+    for number in (1, 2):
+        a.write(b"x")
+        deliver(a, b, 0.0)
+        assert kinds(deliver(b, a, 0.0)) == [0] * (number - 1)
+    a.end()
+    deliver(a, b, 0.0)
+    assert kinds(deliver(b, a, 0.0)) == [0]
 
 
 def test_one_ack_for_a_read_batch():

@@ -25,6 +25,11 @@ MESSAGES_MAX = 256
 """Unreliable messages kept for a reader that does not take them; later ones are lost,
 as the network may lose any. A read batch seldom holds more datagrams."""
 
+ACK_DELAY_S = 0.003
+"""A lone packet in order is acknowledged so late, unless something is sent meanwhile:
+an answer mostly is, and every datagram costs both ends a system call and a wake-up. As
+RFC 9000 13.2 the second one, and what is out of order, is acknowledged at once."""
+
 RESET = "reset by peer"
 TIMED_OUT = "timed out"
 DESTROYED = "destroyed"
@@ -55,6 +60,7 @@ class UdxStream:
     """The machine; not usable for sending before `connect`."""
 
     __slots__ = (
+        "_ack_at",
         "_congestion",
         "_has_destroy_to_send",
         "_has_heartbeat_to_send",
@@ -107,6 +113,8 @@ class UdxStream:
         self._messages_in: list[bytes] = []
         self._messages_out: list[bytes] = []
         self._must_ack = False
+        self._ack_at: float | None = None
+        """When one packet is acknowledged at the latest, if that can wait."""
         self._has_heartbeat_to_send = False
         self._has_destroy_to_send = False
         self._silent_since: float | None = None
@@ -276,13 +284,21 @@ class UdxStream:
                 send.acknowledge(ack, (), now)
             payload_at = wire.HEADER_BYTES + data_offset
         if kind & _CARRIES_SEQ:
-            self._must_ack = True
             is_end = kind & wire.TYPE_END != 0
+            is_next = seq == receive.next_seq
             receive.receive(seq, packet[payload_at:], is_end)
+            self._plan_ack(now, may_wait=is_next and not is_end)
         elif kind & (wire.TYPE_MESSAGE | wire.TYPE_HEARTBEAT):
             self._receive_beside(kind, packet[payload_at:])
         if send.is_end_acknowledged and receive.has_ended:
             self._close_when_both_ended()
+
+    def _plan_ack(self, now: float, *, may_wait: bool) -> None:
+        may_wait = may_wait and not self._receive.held_ranges
+        if may_wait and self._ack_at is None and not self._must_ack:
+            self._ack_at = now + ACK_DELAY_S
+        else:
+            self._must_ack = True
 
     def _receive_sack(
         self, packet: bytes, data_offset: int, ack: int, now: float
@@ -329,6 +345,9 @@ class UdxStream:
         self._has_heartbeat_to_send = False
         if reason is not None:
             self._must_ack = False
+            self._ack_at = None
+        elif self._ack_at is not None:
+            self._must_ack = True
 
     # -- out
 
@@ -358,9 +377,12 @@ class UdxStream:
             datagrams = self._send.packets_to_send(now, remote_id, rwnd, ack)
             if datagrams and self._silent_since is None:
                 self._silent_since = now
+        if self._ack_at is not None and now >= self._ack_at:
+            self._must_ack = True
         if datagrams and not self._receive.held_ranges:
             # Every packet carries the acknowledgement.
             self._must_ack = False
+            self._ack_at = None
         if self._has_more_than_data():
             self._add_beside(datagrams, remote_id, rwnd, ack, now)
         if datagrams:
@@ -391,6 +413,7 @@ class UdxStream:
         self._messages_out.clear()
         if self._must_ack:
             self._must_ack = False
+            self._ack_at = None
             held = self._receive.held_ranges
             if held:
                 add(wire.TYPE_SACK, wire.pack_sack(held))
@@ -413,13 +436,17 @@ class UdxStream:
             return None
         deadline = self._send.next_timer()
         if deadline is not None and self._silent_since is not None:
-            return min(deadline, self._silent_since + SILENCE_MAX_S)
+            deadline = min(deadline, self._silent_since + SILENCE_MAX_S)
+        if self._ack_at is not None:
+            return self._ack_at if deadline is None else min(deadline, self._ack_at)
         return deadline
 
     def handle_timer(self, now: float) -> None:
         """Let time pass; then ask for datagrams and for `is_closed`."""
         if self.is_closed or self.remote_id is None:
             return
+        if self._ack_at is not None and now >= self._ack_at:
+            self._must_ack = True
         send = self._send
         if send.is_idle and not send.is_stuck:
             return
