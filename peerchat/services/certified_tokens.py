@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 
+from peerchat.api import ApiError
 from peerchat.net.crypto.primitives import KeyPair
 from peerchat.net.errors import DecodeError
 from peerchat.net.identity import PublicKey
@@ -36,6 +37,7 @@ from peerchat.trust.certificate import (
 )
 from peerchat.trust.errors import TrustRefused
 
+from .known_tokens import KnownTokens
 from .tokens import (
     TOKEN_LIFE_S,
     Claims,
@@ -106,6 +108,7 @@ class CertifiedVerifier:
         self._revocations = revocations
         self._now_s = now_s
         self._chains: OrderedDict[bytes, Chain] = OrderedDict()
+        self._known = KnownTokens[tuple[Claims, Chain]]()
 
     def verify(self, token: str) -> Claims:
         """The claims of a valid token.
@@ -114,7 +117,11 @@ class CertifiedVerifier:
             ApiError: UNAUTHORIZED, status 401; the message tells what is wrong.
         """
         check_form(token)
-        key = self._signer(_header(token))
+        if known := self._known.get(token, self._now_s()):
+            claims, chain = known
+            self._check_still(chain)
+            return claims
+        chain, key = self._signer(_header(token))
         try:
             said = _jwt.decode(token, key, algorithms=[ALGORITHM], leeway=CLOCK_SKEW_S)
         except jwt.InvalidSignatureError:
@@ -127,10 +134,11 @@ class CertifiedVerifier:
         if claims.expires_s - claims.issued_s > TOKEN_LIFE_S:
             # Ended sessions are remembered only for as long as this.
             raise refused("Invalid token: it lives longer than any may")
+        self._known.keep(token, (claims, chain), claims.expires_s)
         return claims
 
-    def _signer(self, header: dict[str, Any]) -> Ed25519PublicKey:
-        """The token key of the peer whose chain comes along, if the chain holds now."""
+    def _signer(self, header: dict[str, Any]) -> tuple[Chain, Ed25519PublicKey]:
+        """The peer whose chain comes along, if it holds now, and its token key."""
         if header.get("alg") != ALGORITHM:
             raise refused(f"Invalid token: only {ALGORITHM} is accepted")
         data = _chain_bytes(header.get(CHAIN_HEADER))
@@ -142,15 +150,19 @@ class CertifiedVerifier:
                 self._keep(data, chain)
             else:
                 self._chains.move_to_end(data)
-                check_still_holds(
-                    chain, now_s=self._now_s(), revocations=self._revocations
-                )
+                self._check_still(chain)
             key = chain.certificate.keys.get("token", b"")
             check_key(chain, key, "token")
         except (TrustRefused, DecodeError) as error:
-            message = getattr(error, "message", "") or str(error)
-            raise refused(f"Invalid token: its signer: {message}") from None
-        return Ed25519PublicKey.from_public_bytes(key)
+            raise _bad_signer(error) from None
+        return chain, Ed25519PublicKey.from_public_bytes(key)
+
+    def _check_still(self, chain: Chain) -> None:
+        """What may have changed since it was checked: dates and revocations."""
+        try:
+            check_still_holds(chain, now_s=self._now_s(), revocations=self._revocations)
+        except TrustRefused as error:
+            raise _bad_signer(error) from None
 
     def _check(self, chain: Chain) -> None:
         check_chain(
@@ -164,6 +176,11 @@ class CertifiedVerifier:
         self._chains[data] = chain
         while len(self._chains) > CHAINS_KEPT:
             self._chains.popitem(last=False)
+
+
+def _bad_signer(error: TrustRefused | DecodeError) -> ApiError:
+    message = getattr(error, "message", "") or str(error)
+    return refused(f"Invalid token: its signer: {message}")
 
 
 def _header(token: str) -> dict[str, Any]:

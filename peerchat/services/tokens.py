@@ -19,6 +19,8 @@ import jwt
 
 from peerchat.api import ApiError, ErrorCode
 
+from .known_tokens import KnownTokens
+
 ALGORITHM = "HS256"
 TOKEN_LIFE_S = 24 * 3600
 TOKEN_CHARS_MAX = 8192
@@ -77,8 +79,12 @@ class TokenIssuer:
 class TokenVerifier:
     """Checks tokens against one or more secrets."""
 
-    def __init__(self, secrets: Sequence[bytes]) -> None:
+    def __init__(
+        self, secrets: Sequence[bytes], *, now_s: Callable[[], float] = time.time
+    ) -> None:
         self._secrets = tuple(secrets)
+        self._now_s = now_s
+        self._known = KnownTokens[Claims]()
 
     def __repr__(self) -> str:
         return f"TokenVerifier({len(self._secrets)} secrets)"
@@ -90,7 +96,11 @@ class TokenVerifier:
             ApiError: UNAUTHORIZED, status 401; the message tells what is wrong.
         """
         check_form(token)
-        return read_claims(self._decoded(token))
+        if known := self._known.get(token, self._now_s()):
+            return known
+        claims = read_claims(self._decoded(token))
+        self._known.keep(token, claims, claims.expires_s)
+        return claims
 
     def _decoded(self, token: str) -> dict[str, Any]:
         forged: ApiError | None = None

@@ -17,6 +17,7 @@ from peerchat.services.certified_tokens import (
     CertifiedVerifier,
 )
 from peerchat.services.known_accounts import KNOWN_MAX, KnownAccounts
+from peerchat.services.known_tokens import KEPT, KnownTokens
 from peerchat.services.tokens import TOKEN_LIFE_S, Claims, TokenIssuer, TokenVerifier
 from peerchat.trust.certificate import (
     CHAIN_BYTES_MAX,
@@ -409,3 +410,25 @@ async def test_memory_is_bounded_and_forgets_what_matters_no_more():
     await known.refresh()
     assert len(known) == KNOWN_MAX
     assert known.max_requests(f"u{KNOWN_MAX + 9}@x.org") == 1
+
+
+def test_a_token_that_was_checked_before_expires_all_the_same():
+    now = [float(NOW_S)]
+    secret = b"a secret of thirty-two bytes or more"
+    verifier = TokenVerifier([secret], now_s=lambda: now[0])
+    token = TokenIssuer(secret).issue(EMAIL)
+    first = verifier.verify(token)
+    assert verifier.verify(token) is first
+    other = token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
+    refused(verifier, other, "signature")
+    now[0] = first.expires_s
+    assert verifier._known.get(token, now[0]) is None
+
+
+def test_few_checked_tokens_are_kept():
+    known = KnownTokens[int]()
+    for number in range(KEPT + 5):
+        known.keep(f"token {number}", number, 10.0)
+    assert known.get("token 4", 0.0) is None
+    assert known.get("token 5", 0.0) == 5
+    assert len(known._known) == KEPT
