@@ -111,6 +111,11 @@ class Gates:
         """Wait for the decision; see `Gate.admitted`."""
         return await self._gates[connection].admitted(role)
 
+    def is_admitted(self, connection: Connection, role: Role) -> bool:
+        """Whether the peer has shown by now that it is what `admitted` asks for."""
+        gate = self._gates.get(connection)
+        return gate is not None and gate.is_admitted(role)
+
 
 class Gate:
     """Decides once over one connection, and again whenever the swarm record changes.
@@ -170,6 +175,11 @@ class Gate:
             self._trust.note_refusal(credentials.key, error, self._role)
             raise NotAdmitted(f"The peer is not certified as {role.value}.")
         return credentials
+
+    def is_admitted(self, role: Role) -> bool:
+        """Whether `admitted` would return at once."""
+        credentials = self.credentials if self._refusal is None else None
+        return credentials is not None and credentials.serves(role)
 
     def check_again(self) -> None:
         """Cut the connection if what admitted the peer holds no longer."""

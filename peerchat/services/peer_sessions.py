@@ -96,6 +96,16 @@ class PeerSessions:
             session.connection.add_close_callback(lambda: self._forget(session))
         return stream
 
+    def open_stream(self, key: PublicKey, role: Role) -> PromptStreamClient | None:
+        """The asking end to an admitted peer, where it is open already."""
+        session = self._rpc.live_session(key)
+        stream = None if session is None else self._streams.get(session)
+        if session is None or stream is None or not stream.is_open:
+            return None
+        if self._gates and not self._gates.is_admitted(session.connection, role):
+            return None
+        return stream
+
     async def close(self) -> None:
         """Close every connection."""
         await self._rpc.close()

@@ -98,6 +98,14 @@ class PromptStreamClient:
         """How many answers run now."""
         return len(self._answers)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether `is_supported` has said yes, and the peer is there."""
+        known = self._is_supported
+        is_known = known is not None and known.done() and known.result()
+        channel = self._channel
+        return is_known and channel is not None and not channel.is_closed
+
     async def is_supported(self) -> bool:
         """Whether the peer speaks this channel: it opened or rejected it. Opens it at
         the first call; a connection that closes meanwhile says no."""

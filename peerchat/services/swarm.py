@@ -386,6 +386,10 @@ class Swarm:
         """The asking end of ``peerchat/stream`` on a connection."""
         return self._sessions.stream_of(session)
 
+    def open_stream(self, key: PublicKey, role: Role) -> PromptStreamClient | None:
+        """The asking end to a peer that has the role, where it is open already."""
+        return self._sessions.open_stream(key, role)
+
     async def close(self) -> None:
         """Close every service and connection; leaves the DHT to its owner."""
         for service in list(self._services.values()):

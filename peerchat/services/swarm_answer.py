@@ -25,6 +25,7 @@ from peerchat.sanitize import display_text
 from .prompt_requests import needs_version_2
 
 if TYPE_CHECKING:
+    from .prompt_client import PromptStreamClient
     from .swarm import Swarm
 
 UNARY_TIMEOUT_S = 300.0
@@ -79,7 +80,13 @@ class SwarmAnswer:
             await self._streamed.aclose()
 
     async def _begin(self) -> AsyncIterator[AnswerEvent]:
-        """Connect and send; a task of its own, so that `aclose` can end it."""
+        """Connect and send; a task of its own, so that `aclose` can end it.
+
+        Mostly the connection is there, and there is nothing to wait for.
+        """
+        stream = self._swarm.open_stream(self._key, self._role)
+        if stream is not None:
+            return self._ask(stream)
         task = asyncio.get_running_loop().create_task(self._send())
         self._beginning = task
         try:
@@ -97,10 +104,7 @@ class SwarmAnswer:
             try:
                 stream = self._swarm.stream_of(session)
                 if await stream.is_supported():
-                    self._streamed = stream.ask(
-                        self._request, self._token, user=self._user
-                    )
-                    return aiter(self._streamed)
+                    return self._ask(stream)
             finally:
                 session.release()
             return _events(await self._unary())
@@ -110,6 +114,10 @@ class SwarmAnswer:
             failure = api_error_of(error, f"The {self._role.value}")
             failure.request_id = self.request_id
             raise failure from error
+
+    def _ask(self, stream: PromptStreamClient) -> AsyncIterator[AnswerEvent]:
+        self._streamed = stream.ask(self._request, self._token, user=self._user)
+        return aiter(self._streamed)
 
     async def _unary(self) -> list[AnswerEvent]:
         if needs_version_2(self._request):

@@ -116,6 +116,11 @@ class RpcClient:
         finally:
             session.release()
 
+    def live_session(self, public_key: PublicKey) -> RpcSession | None:
+        """The pooled session, if it is connected now; `session` connects."""
+        entry = self._pool.get(public_key)
+        return None if entry is None else self._live_session(entry)
+
     async def session(self, public_key: PublicKey, *, hold: bool = False) -> RpcSession:
         """The pooled session with a peer, connected; `ConnectFailed` when it can't be.
 
