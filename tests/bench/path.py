@@ -9,6 +9,7 @@ Each in a process of its own, over real HyperDHT nodes; the engine gives a fragm
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import uvloop
 
+from peerchat.__main__ import OBJECTS_BETWEEN_COLLECTIONS
 from peerchat.api import AnswerEvent, Fragment, Message, PromptRequest
 from peerchat.net import HyperDHT
 from peerchat.net.identity import PublicKey
@@ -81,10 +83,14 @@ class Asker:
         self._swarm = Swarm(dht, Identity.generate())
         self._key = PublicKey(bytes.fromhex(gateway.keys[0]))
         self._number = 0
+        self._tokens: dict[int, str] = {}
 
     def ask(self, prompt: str, user: int) -> AsyncIterator[AnswerEvent]:
         self._number += 1
-        token = TokenIssuer(SECRET).issue(f"u{user}@example.org")
+        token = self._tokens.get(user)
+        if token is None:  # as after a login
+            token = TokenIssuer(SECRET).issue(f"u{user}@example.org")
+            self._tokens[user] = token
         request = PromptRequest(prompt, f"{id(self)}-{self._number}")
         return self._swarm.ask(self._key, request, token)
 
@@ -271,4 +277,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *gc.get_threshold()[1:])
     uvloop.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import uvloop
 
+from peerchat.__main__ import OBJECTS_BETWEEN_COLLECTIONS
 from peerchat.api import AnswerEvent, Finished, Fragment, PromptRequest, Role, Usage
 from peerchat.net import HyperDHT, system_env
 from peerchat.services.gateway import GatewayRole
@@ -93,4 +95,6 @@ async def run(kind: str, bootstrap: str, count: int) -> None:
 
 
 if __name__ == "__main__":
+    # As the installed command does.
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *gc.get_threshold()[1:])
     uvloop.run(run(sys.argv[1], sys.argv[2], int(sys.argv[3])))
