@@ -9,14 +9,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import AsyncGeneratorType, TracebackType
-from typing import Self, cast
+from typing import Protocol, Self, cast
 
-from .api import Answer, AnswerEvent, ApiError, Finished, Fragment, Progress
+from .api import (
+    Answer,
+    AnswerEvent,
+    ApiError,
+    ErrorCode,
+    Finished,
+    Fragment,
+    Progress,
+)
 from .continuation import Said
+from .net.identity import PublicKey
 
-Hops = AsyncGenerator[Answer, ApiError | None]
+
+class GatewayAnswer(Answer, Protocol):
+    """An answer of one gateway."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the gateway seems gone, before its connection notices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One gateway that was asked."""
+
+    gateway: PublicKey
+    answer: GatewayAnswer
+
+
+Hops = AsyncGenerator[Attempt, ApiError | None]
 """Gives one attempt after the other; is sent the failure of the one before."""
 
 
@@ -39,7 +65,9 @@ class FailoverAnswer:
         self._hops = hops
         self._on_end = on_end
         self._on_event = on_event
-        self._current: Answer | None = None
+        self._current: Attempt | None = None
+        self._verdict: ApiError | None = None
+        """Why the current attempt was left."""
         self._is_closed = False
         self._events = cast(AsyncGeneratorType[AnswerEvent, None], self._run())
 
@@ -66,13 +94,25 @@ class FailoverAnswer:
             await self._events.aclose()
             await self._hops.aclose()
 
+    @property
+    def silent_gateway(self) -> PublicKey | None:
+        """Who answers, if it seems gone."""
+        current = self._current
+        return current.gateway if current and current.answer.is_silent else None
+
+    async def leave(self) -> None:
+        """Go on at the next gateway, as if this one's connection were lost."""
+        if self._current is not None:
+            self._verdict = _lost()
+            await self._current.answer.aclose()
+
     def _is_stopped(self) -> bool:
         return self._is_closed
 
     async def _close_current(self) -> None:
         current, self._current = self._current, None
         if current is not None:
-            await current.aclose()
+            await current.answer.aclose()
 
     async def _run(self) -> AsyncGenerator[AnswerEvent, None]:
         failure: ApiError | None = None
@@ -87,8 +127,9 @@ class FailoverAnswer:
                     return
                 if failure is not None:
                     yield Progress("retrying")
+                self._verdict = None
                 try:
-                    async for came in self._current:
+                    async for came in self._current.answer:
                         for event in self._shown(came):
                             if first_s is None and isinstance(event, Fragment):
                                 first_s = clock() - began_s
@@ -97,7 +138,9 @@ class FailoverAnswer:
                             if self._on_event is not None:
                                 self._on_event(event)
                             yield event
-                    return
+                    failure = self._verdict
+                    if failure is None:
+                        return
                 except ApiError as error:
                     if self._is_stopped():
                         return
@@ -120,3 +163,9 @@ class FailoverAnswer:
         self, end: Finished, duration_s: float, first_s: float | None
     ) -> Finished:
         return replace(end, usage=self._said.whole(end.usage, duration_s, first_s))
+
+
+def _lost() -> ApiError:
+    return ApiError(
+        ErrorCode.PEER_LOST, "The gateway is silent; ask again.", status=502
+    )

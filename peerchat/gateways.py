@@ -17,7 +17,6 @@ from typing import Protocol
 from .account_replies import ManagedAccounts, managed_of
 from .api import (
     Account,
-    Answer,
     AnswerEvent,
     ApiError,
     Embeddings,
@@ -31,7 +30,8 @@ from .api import (
     Role,
 )
 from .continuation import Said, broke_off
-from .failover_answer import FailoverAnswer
+from .failover_answer import Attempt, FailoverAnswer, GatewayAnswer
+from .gateway_watch import GatewayWatch
 from .key_replies import ManagedKey, keys_of
 from .net.errors import ConnectFailed, DhtUnreachable, NetError
 from .net.identity import PublicKey
@@ -97,7 +97,7 @@ class Swarm(Protocol):
         Raises NetError, or ApiError with ``PEER_LOST``.
         """
 
-    def ask(self, key: PublicKey, request: PromptRequest, token: str) -> Answer:
+    def ask(self, key: PublicKey, request: PromptRequest, token: str) -> GatewayAnswer:
         """Begin an answer; every failure is raised by its iteration."""
 
     def is_self(self, key: PublicKey) -> bool:
@@ -128,6 +128,7 @@ class Gateways:
         self._swarm = swarm
         self._last_good: PublicKey | None = None
         self._answers: set[FailoverAnswer] = set()
+        self._watch = GatewayWatch(self._answers, lambda: self._find(Role.GATEWAY))
 
     async def register(self, email: str, password: str, code: str = "") -> Account:
         """Make an account; raises `ApiError` with ``CONFLICT`` if it exists."""
@@ -303,6 +304,7 @@ class Gateways:
         hops = self._hops(said, token)
         answer = FailoverAnswer(said, hops, self._answers.discard, on_event)
         self._answers.add(answer)
+        self._watch.begin()
         return answer
 
     async def peers(self) -> list[PeerView]:
@@ -328,6 +330,7 @@ class Gateways:
         """Stop every running answer."""
         for answer in list(self._answers):
             await answer.aclose()
+        await self._watch.close()
 
     async def _call(
         self,
@@ -359,7 +362,7 @@ class Gateways:
 
     async def _hops(
         self, said: Said, token: str
-    ) -> AsyncGenerator[Answer, ApiError | None]:
+    ) -> AsyncGenerator[Attempt, ApiError | None]:
         """Give an answer of one gateway after the other, until one is not lost.
 
         What was said goes on at the next one, under the same request id, so that it
@@ -372,7 +375,8 @@ class Gateways:
         async for key in self._candidates():
             self._last_good = key
             left_s = None if end_s is None else max(0.0, end_s - clock())
-            failure = yield self._swarm.ask(key, said.rest(left_s), token)
+            answer = self._swarm.ask(key, said.rest(left_s), token)
+            failure = yield Attempt(key, answer)
             assert failure is not None  # an answer that went well asks for no other
             if said.has_any and failure.code is ErrorCode.MODEL_MISSING:
                 continue  # a Node.js gateway, or one behind which nobody can go on

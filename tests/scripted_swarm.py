@@ -5,11 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from peerchat.api import AnswerEvent, Finished, Fragment, PromptRequest, Role, Usage
+from peerchat.api import (
+    AnswerEvent,
+    ApiError,
+    ErrorCode,
+    Finished,
+    Fragment,
+    PromptRequest,
+    Role,
+    Usage,
+)
 from peerchat.net.errors import PeerUnreachable
 from peerchat.net.identity import PublicKey
 
 Reply = Callable[[dict], object]
+
+UNKNOWN_METHOD = ApiError(ErrorCode.INTERNAL, "The peer refused it.", status=502)
+"""What a peer of an earlier version, or a Node.js worker, answers with."""
 
 TOKEN = "header.claims.signature"
 LIMIT = {
@@ -36,6 +48,7 @@ class ScriptedAnswer:
         self.request = request
         self.request_id = request.request_id
         self.steps = list(steps)
+        self.is_silent = False
         self.is_closed = asyncio.Event()
         self.is_waiting = asyncio.Event()
 
@@ -137,6 +150,7 @@ def gateway(**methods: object) -> ScriptedPeer:
     """A gateway where everything goes well for `TOKEN`."""
     working = {
         "ping": healthy("gateway"),
+        "models": UNKNOWN_METHOD,
         "register": lambda body: {
             "success": True,
             "status": 201,

@@ -45,9 +45,11 @@ from .prompt_events import (
     progress_of,
     tool_calls_of,
 )
+from .prompt_pulse import Pulse
 from .prompt_requests import needs_version_2, request_body
 from .prompt_wire import (
     ANSWER_BYTES_MAX,
+    BEATS_FROM,
     CREDIT_INITIAL_BYTES,
     DATA_BYTES_MAX,
     FRAGMENT_BYTES_MAX,
@@ -92,11 +94,21 @@ class PromptStreamClient:
         self._answers: dict[int, RemoteAnswer] = {}
         self._newest = 0
         self._version = 1
+        self._pulse = Pulse(
+            lambda: bool(self._answers),
+            lambda: self._send(MessageType.BEAT, encode(0)),
+            lambda: session.connection.rtt_s,
+        )
 
     @property
     def active(self) -> int:
         """How many answers run now."""
         return len(self._answers)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the peer, which should say that it is there, says nothing."""
+        return self._pulse.is_silent
 
     @property
     def is_open(self) -> bool:
@@ -190,15 +202,18 @@ class PromptStreamClient:
         answer.number = self._newest
         self._answers[answer.number] = answer
         self._session.hold()
+        self._pulse.begin()
         self._send(MessageType.REQUEST, encode(answer.number, body))
 
     def _send(self, kind: MessageType, payload: bytes) -> None:
         if self._channel is not None and not self._channel.is_closed:
+            self._pulse.has_sent = True
             self._channel.send(kind, payload)
 
     def _on_open(self, handshake: bytes) -> None:
         try:
             self._version = decode_handshake_untrusted(handshake)
+            self._pulse.peer_beats = self._version >= BEATS_FROM
         except DecodeError as error:
             self._refuse(error)
         else:
@@ -215,6 +230,7 @@ class PromptStreamClient:
             waiting.set_result(is_supported)
 
     def _on_message(self, kind: int, payload: bytes) -> None:
+        self._pulse.has_heard = True
         try:
             number, data = decode_number_untrusted(payload)
             answer = self._answers.get(number)
@@ -287,6 +303,11 @@ class RemoteAnswer:
             self._stop()
             raise
         return event
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the peer seems gone, before its connection notices."""
+        return not self._is_over and self._client.is_silent
 
     async def aclose(self) -> None:
         """Stop: the peer closes its side of the answer at once. Idempotent."""

@@ -36,8 +36,10 @@ from .prompt_events import (
     progress_body,
     tool_calls_bodies,
 )
+from .prompt_pulse import Pulse
 from .prompt_requests import check_request, image_bytes_of, request_of
 from .prompt_wire import (
+    BEATS_FROM,
     CREDIT_INITIAL_BYTES,
     CREDIT_MAX_BYTES,
     FRAGMENT_BYTES_MAX,
@@ -154,6 +156,12 @@ class _ServerChannel:
         self._peer = bytes(connection.remote_public_key).hex()
         self._answers: dict[int, _RunningAnswer] = {}
         self._newest = 0
+        self._pulse = Pulse(
+            lambda: bool(self._answers),
+            lambda: self.send(MessageType.BEAT, encode(0)),
+            lambda: connection.rtt_s,
+            self._lose_all,
+        )
         channel = connection.mux.create_channel(
             PROTOCOL,
             bytes(connection.public_key),
@@ -169,6 +177,7 @@ class _ServerChannel:
         """Send unless the channel is gone."""
         channel = self._channel
         if channel is not None and not channel.is_closed:
+            self._pulse.has_sent = True
             channel.send(kind, payload)
 
     def forget(self, number: int) -> None:
@@ -177,7 +186,8 @@ class _ServerChannel:
 
     def _on_open(self, handshake: bytes) -> None:
         try:
-            decode_handshake_untrusted(handshake)
+            version = decode_handshake_untrusted(handshake)
+            self._pulse.peer_beats = version >= BEATS_FROM
         except DecodeError as error:
             self._refuse(error)
 
@@ -186,7 +196,16 @@ class _ServerChannel:
         for answer in answers.values():
             answer.cancel()
 
+    def _lose_all(self) -> None:
+        """The caller seems gone: nothing is computed for it any more.
+
+        If it comes back it is told, and goes on elsewhere or here.
+        """
+        for answer in list(self._answers.values()):
+            answer.lose()
+
     def _on_message(self, kind: int, payload: bytes) -> None:
+        self._pulse.has_heard = True
         try:
             number, data = decode_number_untrusted(payload)
             if kind == MessageType.REQUEST:
@@ -219,6 +238,7 @@ class _ServerChannel:
         caller = Caller(self._peer, body.token, body.user)
         answer = _RunningAnswer(self, self._server, number, request, caller)
         self._answers[number] = answer
+        self._pulse.begin()
         answer.start()
 
     def _checked(self, data: bytes) -> RequestBody:
@@ -280,6 +300,8 @@ class _RunningAnswer:
         self._task: asyncio.Task[None] | None = None
         self._is_unwanted = False
         """The caller cancelled or is gone."""
+        self._is_lost = False
+        """The caller was not heard of."""
 
     def start(self) -> None:
         """Begin; the server owns the task."""
@@ -288,6 +310,12 @@ class _RunningAnswer:
     def cancel(self) -> None:
         """Stop the handler; nothing more is sent."""
         self._is_unwanted = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def lose(self) -> None:
+        """Stop the handler; whoever asked is told, should it come back."""
+        self._is_lost = True
         if self._task is not None:
             self._task.cancel()
 
@@ -305,7 +333,7 @@ class _RunningAnswer:
         except ApiError as error:
             self._send_error(error)
         except asyncio.CancelledError:
-            self._send_error(_stopped())
+            self._send_error(_silent() if self._is_lost else _stopped())
             raise
         except Exception:
             log.exception("Request %s failed", self._request.request_id)
@@ -391,6 +419,15 @@ def _stopped() -> ApiError:
     return ApiError(
         ErrorCode.STOPPED,
         "The peer is shutting down; ask another one.",
+        status=503,
+        retry_after_s=1,
+    )
+
+
+def _silent() -> ApiError:
+    return ApiError(
+        ErrorCode.STOPPED,
+        "Nothing was heard of the asker, so its answer was stopped; ask again.",
         status=503,
         retry_after_s=1,
     )

@@ -23,9 +23,12 @@ from .prompt_bodies import Body
 PROTOCOL = "peerchat/stream"
 """Name of the Protomux channel; its id is the public key of the serving peer."""
 
-VERSION = 2
+VERSION = 3
 """2 brought what a request has beyond history and options. A peer of version 1 would
-overlook it in silence, so it is not asked for such things."""
+overlook it in silence, so it is not asked for such things. 3 brought beats."""
+
+BEATS_FROM = 3
+"""Peers of this version say that they are there while answers run."""
 
 CREDIT_INITIAL_BYTES = 64 * 1024
 """What a server may send of an answer before the first grant: several seconds of any
@@ -76,6 +79,7 @@ class MessageType(enum.IntEnum):
     CREDIT = 6
     TOOL_CALLS = 7
     EMBEDDINGS = 8
+    BEAT = 9
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -98,7 +102,7 @@ def decode_handshake_untrusted(data: bytes) -> int:
 
 
 def encode(number: int, body: Body | None = None) -> bytes:
-    """One message; without a body for CANCEL."""
+    """One message; without a body for CANCEL and BEAT."""
     head = Writer().uint(number).getvalue()
     return head if body is None else head + _encoder.encode(body)
 

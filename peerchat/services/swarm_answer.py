@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 from peerchat.api import (
-    Answer,
     AnswerEvent,
     ApiError,
     ErrorCode,
@@ -25,7 +24,7 @@ from peerchat.sanitize import display_text
 from .prompt_requests import needs_version_2
 
 if TYPE_CHECKING:
-    from .prompt_client import PromptStreamClient
+    from .prompt_client import PromptStreamClient, RemoteAnswer
     from .swarm import Swarm
 
 UNARY_TIMEOUT_S = 300.0
@@ -56,8 +55,13 @@ class SwarmAnswer:
         self._user = user
         self._beginning: asyncio.Task[AsyncIterator[AnswerEvent]] | None = None
         self._events: AsyncIterator[AnswerEvent] | None = None
-        self._streamed: Answer | None = None
+        self._streamed: RemoteAnswer | None = None
         self._is_closed = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the peer seems gone, before its connection notices."""
+        return self._streamed is not None and self._streamed.is_silent
 
     def __aiter__(self) -> AsyncIterator[AnswerEvent]:
         return self

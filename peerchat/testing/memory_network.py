@@ -4,8 +4,10 @@
 dictionary, and so are records, under the rules of real nodes; connections are real ones
 (secretstream, Protomux) over in-memory streams.
 Nodes can be killed, which announces nothing and ends connections as a power cut does,
-and cut off, which keeps them alive but alone.
+and cut off, which keeps them alive but alone. Or they fall silent, and nobody is told.
 """
+
+# ruff: noqa: SLF001 -- a test network reaches into its connections.
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ from peerchat.net.hyperdht.storage import MutablePutResult
 from peerchat.net.identity import Address, PublicKey, Target
 
 from .network import SeededRandom
-from .streams import memory_connection_pair
+from .streams import MemoryStream, memory_connection_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class MemoryDht:
     address: Address
     is_dead: bool = False
     is_cut_off: bool = False
+    is_silent: bool = False
     announces: int = 0
     connections: set[Connection] = field(default_factory=set)
 
@@ -111,6 +114,14 @@ class MemoryDht:
 
     def mend(self) -> None:
         self.is_cut_off = False
+
+    def be_silent(self, is_silent: bool = True) -> None:
+        """Neither hear nor be heard for a while; connections do not end."""
+        self.is_silent = is_silent
+        for connection in self.connections:
+            stream = connection._stream
+            assert isinstance(stream, MemoryStream)
+            stream.hold(is_silent)
 
     async def lookup(self, target: Target) -> list[PeerRecord]:
         self._check()
@@ -184,7 +195,7 @@ class MemoryDht:
         server = self.network.servers.get(public_key)
         if server is None or server.key_pair is None:
             raise PeerNotFound(f"nobody listens under {public_key.hex()}")
-        if server.dht.is_dead or server.dht.is_cut_off:
+        if server.dht.is_dead or server.dht.is_cut_off or server.dht.is_silent:
             raise Unreachable(f"{public_key.hex()} does not answer")
         if await server.refuses((key_pair or self.default_key_pair).public_key):
             raise PeerRefused(f"{public_key.hex()} declined")

@@ -40,6 +40,7 @@ class MemoryStream:
         self._inbox_bytes = 0
         self._messages: list[bytes] = []
         self._is_paused = False
+        self._is_held = False
         self._is_scheduled = False
         self._has_ended = False
         self._has_delivered_end = False
@@ -83,6 +84,12 @@ class MemoryStream:
         self._is_paused = False
         self._schedule()
 
+    def hold(self, is_held: bool) -> None:
+        """Let nothing arrive in either direction, or all that was held."""
+        for end in (self, self.peer):
+            end._is_held = is_held
+            end._schedule()
+
     @property
     def buffered(self) -> int:
         return self.peer._inbox_bytes
@@ -99,7 +106,7 @@ class MemoryStream:
         """Hand over now what would arrive in the next turn."""
         self._is_scheduled = False
         receiver = self._receiver
-        if receiver is None or self.is_closed:
+        if receiver is None or self.is_closed or self._is_held:
             return
         messages, self._messages = self._messages, []
         for message in messages:

@@ -225,7 +225,8 @@ records = st.builds(
 def test_records_come_back_through_the_blob(body: RecordBody, padding: bytes) -> None:
     data = encode_body(body)
     parts = blob.split(data, SECRET)
-    joiner = blob.Joiner(parts.head + padding, SECRET)
+    head = (parts.head + padding)[: max(len(parts.head), blob.CHUNK_BYTES)]
+    joiner = blob.Joiner(head, SECRET)
     for chunk in reversed(parts.chunks):
         joiner.feed_untrusted(chunk)
     assert decode_body_untrusted(joiner.body_untrusted()) == body

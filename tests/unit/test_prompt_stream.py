@@ -555,5 +555,5 @@ async def test_a_handshake_without_a_version_is_not_supported(handshake: bytes) 
 async def test_a_later_version_is_spoken_to() -> None:
     setup = Setup(Script(Finished(USAGE)))
     answer = await setup.ask()
-    assert encode_handshake() == b"\x02"
+    assert encode_handshake() == b"\x03"
     assert len(await read(answer)) == 1

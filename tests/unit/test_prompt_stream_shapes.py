@@ -269,4 +269,4 @@ def test_arguments_are_made_inert_without_changing_what_they_mean() -> None:
 
 
 def test_the_version_tells_peers_apart() -> None:
-    assert VERSION == 2
+    assert VERSION == 3
