@@ -275,6 +275,48 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """What is known of a model; empty and None where the engine does not tell."""
+
+    name: str
+    family: str = ""
+    """The architecture, such as ``llama``."""
+    parameters: str = ""
+    """Such as ``3.2B``."""
+    quantization: str = ""
+    """Such as ``Q4_K_M``."""
+    size_bytes: int | None = None
+    context_tokens: int | None = None
+    """How much it is given to read at once."""
+    capabilities: frozenset[str] = frozenset()
+    """In the words of `peerchat.services.engines.base`."""
+    modified_s: float | None = None
+    """Unix time."""
+    digest: str = ""
+    """SHA-256 of what it is made of, hex."""
+    families: tuple[str, ...] = ()
+    """With those of its parts, such as ``clip`` for images."""
+    file_format: str = ""
+    """Such as ``gguf``."""
+    vector_length: int | None = None
+    """Numbers that a token is to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in the memory of a processor; None where the engine does not tell."""
+
+    kept_s: float | None = None
+    """It stays for so long if nobody asks for it."""
+    size_bytes: int | None = None
+    """In memory, all told."""
+    vram_bytes: int | None = None
+    """Of that, on graphics cards."""
+    context_tokens: int | None = None
+    """That it was loaded for."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model that the swarm serves."""
 
@@ -285,6 +327,10 @@ class ModelInfo:
     context_tokens: int | None = None
     is_embedder: bool = False
     """It only gives vectors, and does not chat."""
+    details: ModelDetails | None = None
+    """Of the kind that most processors have; None when nobody tells."""
+    loaded: LoadedModel | None = None
+    """Some processor has it in memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ answer is dropped. The bridge uses this with the token of each of its callers, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from .continuation import Said, broke_off
 from .failover_answer import Attempt, FailoverAnswer, GatewayAnswer
 from .gateway_watch import GatewayWatch
 from .key_replies import ManagedKey, keys_of
+from .model_replies import models_of
 from .net.errors import ConnectFailed, DhtUnreachable, NetError
 from .net.identity import PublicKey
 from .replies import (
@@ -313,7 +315,18 @@ class Gateways:
         return [view for looked in found for view, _ in looked]
 
     async def models(self) -> list[ModelInfo]:
-        """The models that the swarm's processors tell of, by name."""
+        """The models that the swarm's processors tell of, by name.
+
+        A gateway knows most of them; where none does, or it is of an earlier version,
+        the processors are asked for their names.
+        """
+        with contextlib.suppress(ApiError):
+            reply = await self._attempts("models", {}, PING_TIMEOUT_S)
+            if found := models_of(reply):
+                return found
+        return await self._models_of_processors()
+
+    async def _models_of_processors(self) -> list[ModelInfo]:
         merged: dict[str, ModelInfo] = {}
         for view, models in await self._look_up(Role.PROCESSOR):
             for model in models:

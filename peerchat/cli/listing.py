@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from peerchat.api import ModelInfo, PeerView
+from peerchat.api import ModelDetails, ModelInfo, PeerView
+from peerchat.model_text import kind_words
 from peerchat.sanitize import display_line
 from peerchat.settings import Settings
 
@@ -54,9 +55,10 @@ def peer_fields(peer: PeerView) -> dict[str, object]:
 def model_line(model: ModelInfo) -> str:
     count = len(model.peers)
     peers = f"{count} peer" if count == 1 else f"{count} peers"
-    return (
-        f"{display_line(model.name):<32} {peers}  {display_line(model.engine)}".rstrip()
-    )
+    engine, kind = display_line(model.engine), " ".join(kind_words(model))
+    loaded = "loaded" if model.loaded else ""
+    words = [peers, *(word for word in (engine, kind, loaded) if word)]
+    return f"{display_line(model.name):<32} {'  '.join(words)}"
 
 
 def model_fields(model: ModelInfo) -> dict[str, object]:
@@ -65,4 +67,17 @@ def model_fields(model: ModelInfo) -> dict[str, object]:
         "engine": display_line(model.engine),
         "peers": list(model.peers),
         "context_tokens": model.context_tokens,
+        "is_loaded": model.loaded is not None,
+        **(_details_fields(model.details) if model.details else {}),
+    }
+
+
+def _details_fields(details: ModelDetails) -> dict[str, object]:
+    return {
+        "family": display_line(details.family),
+        "parameters": display_line(details.parameters),
+        "quantization": display_line(details.quantization),
+        "size": details.size_bytes,
+        "digest": details.digest,
+        "capabilities": [display_line(word) for word in sorted(details.capabilities)],
     }

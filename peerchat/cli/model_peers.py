@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from peerchat.api import ApiError, ErrorCode, Role
+from peerchat.model_text import size_text
 from peerchat.net.errors import NetError
 from peerchat.net.identity import PublicKey
 from peerchat.services.models.pull_peers import (
@@ -19,7 +20,7 @@ from peerchat.services.node_runtime import NodeRuntime
 from peerchat.services.swarm import Swarm, api_error_of
 from peerchat.settings import Settings
 
-from .model_text import Bar, show_pulled, size_text
+from .model_text import Bar, show_pulled
 from .options import Invocation
 from .session import open_node
 

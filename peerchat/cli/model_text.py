@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from peerchat.model_text import size_text
 from peerchat.services.models.pull import Pulled, PullProgress
 
 from .options import Invocation
@@ -51,14 +52,6 @@ def bar_text(name: str, progress: PullProgress) -> str:
     filled = round(share * BAR_CHARS)
     bar = "█" * filled + "░" * (BAR_CHARS - filled)
     return f"{name}  {bar} {share:4.0%}  {done} of {size_text(progress.total)}"
-
-
-def size_text(size: int) -> str:
-    """Bytes as people read them."""
-    for limit, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size >= limit:
-            return f"{size / limit:.1f} {unit}"
-    return f"{size} B"
 
 
 def show_pulled(call: Invocation, pulled: Pulled) -> None:

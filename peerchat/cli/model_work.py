@@ -6,11 +6,18 @@ import re
 from urllib.parse import urlsplit
 
 from peerchat.api import ApiError, ErrorCode
+from peerchat.model_text import size_text
+from peerchat.services.engines.gguf_header import (
+    GgufError,
+    GgufHeader,
+    read_header_untrusted,
+)
+from peerchat.services.engines.openai_models import parameters_text
 from peerchat.services.models.pull import pull_url
-from peerchat.services.models.store import ModelStore, name_of_file
+from peerchat.services.models.store import ModelStore, StoredModel, name_of_file
 from peerchat.settings import Settings
 
-from .model_text import Bar, show_pulled, size_text
+from .model_text import Bar, show_pulled
 from .options import Invocation
 
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
@@ -52,15 +59,28 @@ async def run_list(settings: Settings, call: Invocation) -> None:
         call.out.note("no model file: peerchat models pull URL|NAME@PEER")
     for one in found:
         state = "" if one.is_whole else "  (not whole: pull again)"
+        header = _header(one)
+        words = [parameters_text(header.parameters), header.quantization]
+        kind = "".join(f"  {word}" for word in words if word)
         call.out.line(
-            f"{one.name:<40} {size_text(one.size_bytes)}{state}",
+            f"{one.name:<40} {size_text(one.size_bytes)}{kind}{state}",
             {
                 "name": one.name,
                 "path": str(one.path),
                 "size": one.size_bytes,
                 "is_whole": one.is_whole,
+                "parameters": words[0],
+                "quantization": words[1],
             },
         )
+
+
+def _header(model: StoredModel) -> GgufHeader:
+    """What a whole file says of itself."""
+    try:
+        return read_header_untrusted(model.path) if model.is_whole else GgufHeader()
+    except (GgufError, OSError):
+        return GgufHeader()
 
 
 async def run_remove(settings: Settings, call: Invocation, name: str) -> None:

@@ -141,7 +141,9 @@ class GatewayRole:
             self.metrics,
             refresh_s=refresh_s,
         )
-        self._others = GatewayMethods(self._accounts, self._limits, self._traces)
+        self._others = GatewayMethods(
+            self._accounts, self._limits, self._traces, self.router
+        )
         self.metrics.gauge(
             "queue_length", "Prompts waiting.", lambda: self._dispatcher.queued
         )

@@ -1,4 +1,5 @@
-"""A gateway's methods beside accounts and prompts: limits for its fellows, traces."""
+"""A gateway's methods beside accounts and prompts: models, traces, limits for its
+fellows."""
 
 from __future__ import annotations
 
@@ -16,10 +17,15 @@ from .messages import (
     limit_reply_of,
     refusal_of,
 )
+from .model_messages import ModelsReply, models_reply
+from .router import Router
+from .served_models import served_models
 from .service import Method
 from .tokens import Claims
 from .traces import Traces
 from .user_limits import AdmitData, TicketData, UserLimits
+
+MODELS_KEPT_S = 1.0
 
 
 class CountedReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,14 +69,22 @@ class GatewayMethods:
         accounts: says whose a token is.
         limits: counts.
         traces: of this gateway's requests, by the users' addresses.
+        router: knows the processors.
     """
 
     def __init__(
-        self, accounts: GatewayAccounts, limits: UserLimits, traces: Traces
+        self,
+        accounts: GatewayAccounts,
+        limits: UserLimits,
+        traces: Traces,
+        router: Router,
     ) -> None:
         self._accounts = accounts
         self._limits = limits
         self._traces = traces
+        self._router = router
+        self._models: ModelsReply | None = None
+        self._models_until_s = 0.0
 
     def methods(self) -> Mapping[str, Method]:
         """By their names."""
@@ -78,6 +92,7 @@ class GatewayMethods:
             "limitAdmit": _method(self._admit),
             "limitStatus": _method(self._status),
             "limitTakeBack": _method(self._take_back),
+            "models": _method(self._list_models),
             "trace": _method(self._trace),
         }
 
@@ -98,6 +113,14 @@ class GatewayMethods:
         await self._limits.take_back_for(convert_untrusted(data, TicketData).ticket)
         most = self._accounts.limit(claims.email)
         return _counted(await self._limits.own_status(claims.email, most))
+
+    async def _list_models(self, _body: bytes) -> object:
+        """For anybody, as a ping is, and so made anew no more than once a second."""
+        now_s = self._router.now_s
+        if self._models is None or now_s >= self._models_until_s:
+            self._models = models_reply(served_models(self._router.processors))
+            self._models_until_s = now_s + MODELS_KEPT_S
+        return self._models
 
     async def _trace(self, body: bytes) -> object:
         claims, data = await self._read(body)

@@ -38,6 +38,7 @@ from peerchat.settings import Settings
 
 from .admission import Admission, Ticket
 from .contribution_file import ContributionFile
+from .details_wire import encode_details
 from .embed_messages import (
     EmbedData,
     EmbedReply,
@@ -55,6 +56,7 @@ from .messages import (
     decode_untrusted,
 )
 from .metrics import RoleMetrics
+from .model_catalog import ModelCatalog
 from .processor_figures import ProcessorFigures
 from .prompt_requests import check_request
 from .prompt_stream import Caller, PromptHandler
@@ -150,10 +152,11 @@ class ProcessorRole:
             settings.offer, settings.hours, settings.tokens_per_day
         )
         self._file = ContributionFile(settings.home)
-        self._publisher = StatusPublisher(self.status)
+        self._publisher = StatusPublisher(self.status, self._encoded_details)
         self._admission = Admission(settings.slots, on_change=self._publisher.changed)
         self._figures = ProcessorFigures()
         self._look = EngineLook(engine, self._contribution.offers)
+        self._catalog = ModelCatalog(engine, self._publisher.tell_details)
         self._key = ""
         self._written_tokens = 0
         self.metrics.gauge("slots", "Prompts run at once.", lambda: self.slots)
@@ -202,8 +205,12 @@ class ProcessorRole:
         self._key = bytes(serving.public_key).hex()
         try:
             await self._look.look()
+            self._catalog.serve(self._look.models)
+            self._publisher.changed()  # A gateway may have come before the look.
             ready()
-            await self._look_around()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._catalog.run())
+                group.create_task(self._look_around())
         finally:
             self._publisher.close()
             self._write_tokens()
@@ -211,7 +218,10 @@ class ProcessorRole:
 
     def status(self) -> Status:
         """What gateways are told."""
-        models: list[ModelStatus] = self._figures.of(self._look.names, time.monotonic())
+        look = self._look
+        models: list[ModelStatus] = self._figures.of(
+            look.names, time.monotonic(), look.loaded, look.loaded_age_s
+        )
         return Status(
             models,
             slots=self.slots,
@@ -356,10 +366,14 @@ class ProcessorRole:
             await asyncio.sleep(LOOK_EVERY_S)
             self._contribution.is_paused = await asyncio.to_thread(self._file.is_paused)
             has_changed = await self._look.look()
+            self._catalog.serve(self._look.models)
             if has_changed or before != self.closed_because:
                 before = self.closed_because
                 self._publisher.changed()
             self._write_tokens()
+
+    def _encoded_details(self) -> bytes:
+        return encode_details(self._catalog.details)
 
     def _read_file(self) -> None:
         now = _local_now()
@@ -380,6 +394,8 @@ class ProcessorRole:
         self.metrics.tokens(usage.prompt_tokens, kind="prompt")
         self.metrics.tokens(usage.answer_tokens)
         self._figures.learn(usage, time.monotonic())
+        if self._look.loaded is not None and usage.model not in self._look.loaded:
+            self._look.forget()  # It was loaded just now; gateways are to hear of it.
         self._contribution.spend(usage.answer_tokens or 0, _local_now())
 
     async def _wait_for_slot(self, ticket: Ticket) -> AsyncGenerator[Progress, None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from peerchat.api import ModelDetails
 from peerchat.net.identity import PublicKey
 
 from .breaker import Breaker
@@ -38,6 +39,8 @@ class Processor:
     """Tells of each change on ``peerchat/status``, and queues nothing for us."""
     models: Mapping[str, ModelStatus] | None = None
     """None: it does not tell."""
+    details: Mapping[str, ModelDetails] = field(default_factory=dict)
+    """Of its models by name, as far as it tells."""
     slots: int | None = None
     busy: int = 0
     queued: int = 0
@@ -91,6 +94,7 @@ class Processor:
         """It is gone, or does not answer."""
         self.is_live = False
         self._gap_s = 0.0
+        self.details = {}
 
     def refuse(self) -> None:
         """It has no room, whatever it told."""

@@ -8,11 +8,13 @@ import logging
 import time
 from collections.abc import Callable
 
-from peerchat.api import ApiError, Role
+from peerchat.api import ApiError, ModelDetails, Role
 from peerchat.net.errors import DecodeError, NetError
 from peerchat.net.rpc.session import RpcSession
 from peerchat.replies import ping_of, reply_untrusted
 
+from .details_wire import DETAILS, decode_details_untrusted
+from .engines.base import EMBED
 from .processor_state import Processor
 from .status_wire import (
     PROTOCOL,
@@ -107,15 +109,19 @@ class ProcessorWatch:
                 one.cancel()
 
     def _heard(self, session: RpcSession, kind: int, payload: bytes) -> None:
-        if kind != STATUS:
-            return  # of a later version
         try:
-            status = decode_status_untrusted(payload)
+            if kind == STATUS:
+                self._heard_status(session, payload)
+            elif kind == DETAILS:
+                self.processor.details = decode_details_untrusted(payload)
+            # Other kinds are of a later version.
         except DecodeError as error:
             key = self.processor.key.hex()[:8]
             logger.warning("%s…: bad message on %s: %s", key, PROTOCOL, error)
             self._is_closed.set()
-            return
+
+    def _heard_status(self, session: RpcSession, payload: bytes) -> None:
+        status = decode_status_untrusted(payload)
         self.processor.pushes = True
         self.processor.rtt_s = session.connection.rtt_s or 0.0
         self._tell(status)
@@ -140,6 +146,14 @@ class ProcessorWatch:
         said = ping_of(reply_untrusted(reply))
         tells = isinstance(reply, dict) and "models" in reply
         models = [ModelStatus(model.name) for model in said.models]
+        self.processor.details = {
+            model.name: ModelDetails(
+                model.name,
+                context_tokens=model.context_tokens,
+                capabilities=frozenset({EMBED} if model.is_embedder else ()),
+            )
+            for model in said.models
+        }
         self._tell(
             Status(
                 models,

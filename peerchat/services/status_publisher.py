@@ -1,5 +1,7 @@
 """Tells gateways how a processor is: at each change, and at least once a second.
 
+What models are made of is told when a gateway comes, and when it changed.
+
 Whoever opens ``peerchat/status`` hears of it until the channel closes. While answers
 run the beat is faster: a gateway notices within a second that a processor is gone.
 """
@@ -15,6 +17,7 @@ from peerchat.net.driver.connection import Connection
 from peerchat.net.errors import DecodeError
 from peerchat.net.mux.protomux import Channel
 
+from .details_wire import DETAILS
 from .status_wire import (
     PROTOCOL,
     STATUS,
@@ -37,10 +40,16 @@ class StatusPublisher:
 
     Args:
         snapshot: how the processor is now.
+        details: what its models are, as `encode_details` has it; empty: nothing.
     """
 
-    def __init__(self, snapshot: Callable[[], Status]) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Status],
+        details: Callable[[], bytes] = lambda: b"",
+    ) -> None:
         self._snapshot = snapshot
+        self._details = details
         self._channels: set[_Subscriber] = set()
         self._peers: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
@@ -71,6 +80,12 @@ class StatusPublisher:
             now_s = asyncio.get_running_loop().time()
             self._arm(max(now_s, self._told_s + GAP_S))
 
+    def tell_details(self) -> None:
+        """Tell everybody what the models are."""
+        if payload := self._details():
+            for one in list(self._channels):
+                one.send(payload, DETAILS)
+
     def close(self) -> None:
         """Say no more; the connections are others' to close."""
         if self._timer is not None:
@@ -79,9 +94,11 @@ class StatusPublisher:
         for one in list(self._channels):
             one.close()
 
-    def payload(self) -> bytes:
-        """The status as it is now."""
-        return encode_status(self._snapshot())
+    def greet(self, subscriber: _Subscriber) -> None:
+        """Tell one that came everything."""
+        subscriber.send(encode_status(self._snapshot()))
+        if payload := self._details():
+            subscriber.send(payload, DETAILS)
 
     def add(self, subscriber: _Subscriber, peer: str) -> None:
         """A channel opened; it was told just now."""
@@ -102,7 +119,7 @@ class StatusPublisher:
             return
         loop = asyncio.get_running_loop()
         self._told_s = loop.time()
-        payload = self.payload()
+        payload = encode_status(self._snapshot())
         for one in list(self._channels):
             one.send(payload)
         self._arm(self._told_s + self._beat_s())
@@ -134,9 +151,9 @@ class _Subscriber:
         if self._channel is not None:
             self._channel.open(encode_handshake())
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes, kind: int = STATUS) -> None:
         if self._channel is not None and not self._channel.is_closed:
-            self._channel.send(STATUS, payload)
+            self._channel.send(kind, payload)
 
     def close(self) -> None:
         if self._channel is not None and not self._channel.is_closed:
@@ -151,7 +168,7 @@ class _Subscriber:
             self.close()
             return
         self._publisher.add(self, self._peer)
-        self.send(self._publisher.payload())
+        self._publisher.greet(self)
 
     def _on_close(self, _is_remote: bool) -> None:
         self._publisher.remove(self, self._peer)

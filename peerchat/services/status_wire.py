@@ -21,7 +21,7 @@ PROTOCOL = "peerchat/status"
 
 VERSION = 1
 STATUS = 0
-"""The one type of message."""
+"""The type of message; `details_wire` has the other one."""
 
 STATUS_BYTES_MAX = 64 * 1024
 MODELS_MAX = 200
@@ -29,6 +29,16 @@ SLOTS_MAX = 1024
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class Loaded(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A model in memory, as far as the engine tells."""
+
+    kept_s: float | None = None
+    size_bytes: Size | None = None
+    vram_bytes: Size | None = None
+    context_tokens: Count | None = None
 
 
 class ModelStatus(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -39,6 +49,8 @@ class ModelStatus(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """That it was seen to write."""
     load_s: float | None = None
     """Until it could begin; 0 when it is in memory, None when nobody knows."""
+    loaded: Loaded | None = None
+    """The engine has it in memory."""
 
 
 class Status(msgspec.Struct, array_like=True, frozen=True):
@@ -75,14 +87,21 @@ def decode_status_untrusted(payload: bytes) -> Status:
         raise DecodeError(str(error)) from None
     return msgspec.structs.replace(
         status,
-        models=[
-            ModelStatus(
-                display_line(one.name), figure(one.tokens_per_s), figure(one.load_s)
-            )
-            for one in status.models
-        ],
+        models=[_harmless(one) for one in status.models],
         engine=display_line(status.engine, 64),
         answer_s=figure(status.answer_s),
+    )
+
+
+def _harmless(model: ModelStatus) -> ModelStatus:
+    loaded = model.loaded
+    if loaded is not None:
+        loaded = msgspec.structs.replace(loaded, kept_s=figure(loaded.kept_s))
+    return ModelStatus(
+        display_line(model.name),
+        figure(model.tokens_per_s),
+        figure(model.load_s),
+        loaded,
     )
 
 

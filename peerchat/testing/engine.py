@@ -8,7 +8,7 @@ the last step the answer ends well, unless the script ends in an exception.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
 from peerchat.api import (
@@ -18,6 +18,8 @@ from peerchat.api import (
     EmbedRequest,
     Finished,
     Fragment,
+    LoadedModel,
+    ModelDetails,
     ModelInfo,
     Progress,
     PromptRequest,
@@ -33,7 +35,6 @@ from peerchat.services.engines.base import (
     PREFIX,
     TOOLS,
     EngineHealth,
-    ModelDetails,
     engine_down,
     engine_failed,
     model_missing,
@@ -78,6 +79,8 @@ class ScriptedEngine:
         self.model_names = tuple(models)
         self.is_up = True
         self.is_closed = False
+        self.memory: Mapping[str, LoadedModel] | None = None
+        """What it tells of loaded models."""
         self.requests: list[PromptRequest] = []
         self.running = 0
         self.running_max = 0
@@ -124,6 +127,10 @@ class ScriptedEngine:
         """Little."""
         name = self._model(model)
         return ModelDetails(name, "scripted", "0B", capabilities=CAPABILITIES)
+
+    async def loaded(self) -> Mapping[str, LoadedModel] | None:
+        """As `memory` says."""
+        return self.memory
 
     async def wait_for(self, condition: Callable[[ScriptedEngine], bool]) -> None:
         """Return once the counters are as the condition wants them."""

@@ -9,6 +9,7 @@ import base64
 import json
 import shutil
 import subprocess
+import time
 import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -256,10 +257,24 @@ def test_ollama_stops_in_mid_stream(engine: Serving, ollama_stub: str):
 
 def test_ollama_with_a_model_behind_it(engine: Serving):
     client = engine.ollama_client()
+    listed = {model.model: model for model in client.list().models}
+    tools = listed["tools:latest"]
+    assert (tools.size, len(tools.digest or "")) == (2019393189, 64)
+    assert tools.details.parameter_size == "3.2B"
+    assert "gpt-oss:120b-cloud" not in listed
+    shown = client.show("tools")
+    assert shown.modelinfo["llama.context_length"] == 131072
+    assert shown.capabilities == ["completion", "vision", "tools"]
     turn = {"role": "user", "content": "What is this?", "images": [PNG]}
     assert client.chat("tools", [turn]).message.content
     assert client.embed("nomic-embed-text", ["a", "bcd"]).embeddings[1][0] == 3.0
     assert client.generate("llama3.2", "The sky", raw=True).response
+    until_s = time.monotonic() + 20
+    loaded: set[str | None] = set()
+    while not {"tools:latest", "llama3.2:latest"} <= loaded:
+        assert time.monotonic() < until_s, loaded
+        time.sleep(0.2)
+        loaded = {model.model for model in client.ps().models}
 
 
 # The npm packages
@@ -294,6 +309,7 @@ def test_the_npm_package_ollama(guide: Serving):
     seen = node("ollama_client.js", guide.ollama, "guide")
     assert seen["models"] == ["guide"]
     assert seen["capabilities"] == ["completion"]
+    assert (seen["architecture"], seen["loaded"]) == ("guide", 0)
     assert seen["reason"] == "stop"
     assert seen["streamed"] == seen["whole"]
     assert seen["pieces"] > 5

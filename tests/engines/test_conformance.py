@@ -66,7 +66,10 @@ async def test_it_tells_of_a_model(subject: Harness) -> None:
     name = await default_model(subject)
     details = await subject.engine.show(name)
     assert details.name == name
-    assert details.capabilities == await subject.engine.capabilities(name)
+    assert CHAT in details.capabilities
+    assert details.capabilities <= await subject.engine.capabilities(name)
+    loaded = await subject.engine.loaded()
+    assert loaded is None or all(isinstance(name, str) for name in loaded)
     with pytest.raises(ApiError) as caught:
         await subject.engine.show("no-such-model")
     assert caught.value.code is ErrorCode.MODEL_MISSING

@@ -8,7 +8,10 @@ async function main () {
   const messages = [{ role: 'user', content: 'What is a gateway?' }]
   const seen = { pieces: 0, streamed: '' }
   seen.models = (await client.list()).models.map((one) => one.name)
-  seen.capabilities = (await client.show({ model })).capabilities
+  const shown = await client.show({ model })
+  seen.capabilities = shown.capabilities
+  seen.architecture = shown.model_info['general.architecture']
+  seen.loaded = (await client.ps()).models.length
 
   const whole = await client.chat({ model, messages })
   seen.whole = whole.message.content

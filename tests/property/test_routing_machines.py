@@ -13,6 +13,7 @@ from peerchat.continuation import REPEAT_CHARS_MIN, RepeatCutter
 from peerchat.net.errors import DecodeError
 from peerchat.net.identity import PublicKey
 from peerchat.services.breaker import Breaker
+from peerchat.services.details_wire import decode_details_untrusted, encode_details
 from peerchat.services.dispatch_queue import DispatchQueue, Waiting
 from peerchat.services.processor_state import Processor
 from peerchat.services.receipts import open_receipt_untrusted
@@ -123,6 +124,32 @@ def test_any_bytes_are_a_status_or_refused(data) -> None:
     one.tell(status, 1.0)
     assert 0 <= one.candidate("m").first_token_s(10) < float("inf")
     assert decode_status_untrusted(encode_status(status)) == status
+
+
+@given(
+    st.binary(max_size=300)
+    | st.builds(
+        msgspec.msgpack.encode,
+        st.lists(
+            st.lists(
+                st.none()
+                | st.integers(-5, 2**63)
+                | st.text(max_size=9)
+                | st.binary(max_size=40)
+                | st.floats()
+                | st.lists(st.text(max_size=9), max_size=9),
+                max_size=13,
+            ),
+            max_size=4,
+        ),
+    )
+)
+def test_any_bytes_are_details_or_refused(data) -> None:
+    try:
+        found = decode_details_untrusted(data)
+    except DecodeError:
+        return
+    assert decode_details_untrusted(encode_details(found.values())) == found
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.integers(1, 9), st.booleans())

@@ -7,8 +7,10 @@ import base64
 import json
 import struct
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import ollama
 import pytest
 
 from peerchat.api import (
@@ -279,6 +281,8 @@ async def test_raw_prompts(bridge: Bridge, extra: dict) -> None:
         ("/api/chat", {"stream": "no"}, 400, "stream"),
         ("/api/chat", {"format": "xml"}, 400, "format"),
         ("/api/chat", {"think": 1}, 400, "think"),
+        ("/api/chat", {"think": "much"}, 400, "invalid think value: 'much'"),
+        ("/api/generate", {"context": [1, 2]}, 400, "context is not served"),
         (
             "/api/chat",
             {"options": {"top_k": "x"}},
@@ -397,8 +401,121 @@ async def test_the_models(bridge: Bridge) -> None:
     )
     assert len(model["digest"]) == 64
     assert model["details"]["family"] == "m"
+    assert (model["size"], model["capabilities"]) == (0, ["completion"])
     _, body, _ = await bridge.call("GET", "/api/ps")
     assert body == {"models": []}
+
+
+TOLD = {
+    "success": True,
+    "status": 200,
+    "processors": ["ab" * 32],
+    "models": [
+        {
+            "name": "llama3.2:latest",
+            "engine": "ollama",
+            "processors": [0],
+            "family": "llama",
+            "families": ["llama", "clip"],
+            "parameters": "3.2B",
+            "quantization": "Q4_K_M",
+            "format": "gguf",
+            "sizeBytes": 2019393189,
+            "digest": "a1" * 32,
+            "contextTokens": 131072,
+            "vectorLength": 3072,
+            "capabilities": ["chat", "completion", "images", "insert", "tools"],
+            "modifiedS": 1700000000,
+            "loaded": {
+                "keptS": 60,
+                "sizeBytes": 3000000000,
+                "vramBytes": 2500000000,
+                "contextTokens": 4096,
+            },
+        },
+        {"name": "guide", "engine": "guide", "processors": [0], "loaded": {}},
+    ],
+}
+
+
+@pytest.fixture
+async def told(start: Starter) -> Bridge:
+    """A bridge whose gateway knows what the models are."""
+    return await start(ScriptedSwarm(a=gateway(models=TOLD)))
+
+
+async def test_what_the_swarm_knows_of_its_models(told: Bridge) -> None:
+    _, body, _ = await told.call("GET", "/api/tags")
+    guide, model = body["models"]
+    details = {
+        "parent_model": "",
+        "format": "gguf",
+        "family": "llama",
+        "families": ["llama", "clip"],
+        "parameter_size": "3.2B",
+        "quantization_level": "Q4_K_M",
+    }
+    assert model == {
+        "name": "llama3.2:latest",
+        "model": "llama3.2:latest",
+        "modified_at": "2023-11-14T22:13:20.000000Z",
+        "size": 2019393189,
+        "digest": "a1" * 32,
+        "details": details,
+        "capabilities": ["completion", "vision", "tools", "insert"],
+    }
+    assert (guide["size"], guide["details"]["family"]) == (0, "guide")
+    _, shown, _ = await told.post("/api/show", {"model": "llama3.2"})
+    assert shown["model_info"] == {
+        "general.architecture": "llama",
+        "general.basename": "llama3.2",
+        "llama.context_length": 131072,
+        "llama.embedding_length": 3072,
+    }
+    assert shown["parameters"].split() == ["num_ctx", "4096"]
+    assert shown["template"] == "{{ .Prompt }}{{ .Suffix }}{{ .Tools }}"
+    assert shown["details"] == details
+    _, body, _ = await told.call("GET", "/v1/models/llama3.2")
+    assert (body["created"], body["max_model_len"]) == (1700000000, 131072)
+
+
+async def test_what_is_loaded(told: Bridge) -> None:
+    _, body, _ = await told.call("GET", "/api/ps")
+    guide, model = body["models"]
+    left = datetime.fromisoformat(model["expires_at"]) - datetime.now(UTC)
+    assert 55 < left.total_seconds() <= 60
+    assert (model["size"], model["size_vram"]) == (3000000000, 2500000000)
+    assert model["context_length"] == 4096
+    # Of one that does not tell, what Ollama does unless told otherwise.
+    left = datetime.fromisoformat(guide["expires_at"]) - datetime.now(UTC)
+    assert 290 < left.total_seconds() <= 300
+    assert "context_length" not in guide
+
+
+async def test_ollamas_own_client_reads_it(told: Bridge) -> None:
+    client = ollama.AsyncClient(told.url)
+    model = (await client.list()).models[1]
+    assert (model.model, int(model.size or 0)) == ("llama3.2:latest", 2019393189)
+    assert model.details is not None
+    assert model.details.quantization_level == "Q4_K_M"
+    assert model.modified_at == datetime.fromtimestamp(1700000000, UTC)
+    shown = await client.show("llama3.2")
+    assert shown.modelinfo is not None
+    assert shown.modelinfo["llama.context_length"] == 131072
+    assert shown.capabilities == ["completion", "vision", "tools", "insert"]
+    running = (await client.ps()).models[1]
+    assert (running.name, running.context_length) == ("llama3.2:latest", 4096)
+    assert running.expires_at is not None
+    for refused in (
+        client.pull("x"),
+        client.create("x", from_="y"),
+        client.delete("x"),
+    ):
+        with pytest.raises(ollama.ResponseError) as caught:
+            await refused
+        assert caught.value.status_code == 403
+        assert "processor" in caught.value.error
+    await client.close()
 
 
 @pytest.mark.parametrize("asking", [{"model": "m"}, {"name": "m:latest"}])
@@ -406,7 +523,10 @@ async def test_show(bridge: Bridge, asking: dict) -> None:
     status, body, _ = await bridge.post("/api/show", asking)
     assert status == 200
     assert body["capabilities"] == ["completion"]
-    assert body["model_info"] == {"general.architecture": "m"}
+    assert body["model_info"] == {
+        "general.architecture": "m",
+        "general.basename": "m",
+    }
 
 
 async def test_show_of_a_model_for_vectors(bridge: Bridge) -> None:

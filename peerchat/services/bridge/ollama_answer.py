@@ -24,6 +24,7 @@ from peerchat.api import (
 )
 
 from .api_errors import ollama_error_body
+from .ollama_models import time_text
 from .whole import WholeAnswer
 
 NS = 1_000_000_000
@@ -112,9 +113,8 @@ def figures(usage: Usage, total_s: float) -> dict[str, int]:
 
 
 def now_text() -> str:
-    """The time as Go writes it (RFC 3339, UTC)."""
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
-    return now.replace("+00:00", "Z")
+    """The time as Go writes it."""
+    return time_text(datetime.now(UTC))
 
 
 def _call(number: int, call: ToolCall) -> dict[str, object]:

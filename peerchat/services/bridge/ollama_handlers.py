@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from aiohttp import web
 
@@ -15,8 +16,8 @@ from .asking import Asked
 from .body import json_body
 from .exchange import exchange
 from .fields import Body, dimensions, flag
-from .ollama_answer import NS, Shape, now_text
-from .ollama_models import VERSION, shown, tag
+from .ollama_answer import NS, Shape
+from .ollama_models import VERSION, running, shown, tag
 from .ollama_request import chat_of, generate_of, options_of, required_model
 from .swarm_models import SwarmModels
 
@@ -35,7 +36,7 @@ class OllamaHandlers:
     def __init__(self, answering: Answering, models: SwarmModels) -> None:
         self._answering = answering
         self._models = models
-        self._started = now_text()
+        self._started = datetime.now(UTC)
 
     async def ollama_root(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text=RUNNING)
@@ -48,8 +49,14 @@ class OllamaHandlers:
         return web.json_response({"models": models})
 
     async def ollama_ps(self, request: web.Request) -> web.StreamResponse:
-        """Which models are loaded, only their processors know."""
-        return web.json_response({"models": []})
+        """What some processor has in memory."""
+        now = datetime.now(UTC)
+        models = [
+            running(model, model.loaded, now)
+            for model in await self._models.all()
+            if model.loaded is not None
+        ]
+        return web.json_response({"models": models})
 
     async def ollama_show(self, request: web.Request) -> web.StreamResponse:
         name = exchange.get().model = required_model(await json_body(request))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from peerchat.api import ApiError, ErrorCode, Message, ToolCall
+from peerchat.sanitize import display_line
 
 from .asking import ROLES, Asked, of_messages
 from .errors import invalid
@@ -47,6 +48,8 @@ def generate_of(body: Body) -> Asked:
         raise invalid("raw mode does not support template, system, or context")
     if template:
         raise invalid("template is not served here: processors have their models' own.")
+    if body.get("context"):
+        raise invalid("context is not served: send what was said to /api/chat.")
     suffix = text(body, "suffix")
     return Asked(
         text(body, "prompt"),
@@ -79,11 +82,23 @@ def options_of(body: Body) -> dict[str, object]:
     if given.get("stop") is not None and (ends := stops("stop", given["stop"])):
         found["stop"] = ends
     think = body.get("think")
-    if think is not None:
-        if not isinstance(think, bool | str):
-            raise invalid("think must be true, false, or high, medium or low.")
-        found["think"] = think
+    if think not in (None, ""):
+        found["think"] = _think(think)
     return found
+
+
+def _think(value: object) -> bool | str:
+    """In Ollama's words when it is none of them."""
+    if isinstance(value, bool):
+        return value
+    if value == "max":
+        return "high"
+    if not isinstance(value, str) or value not in ("high", "medium", "low"):
+        raise invalid(
+            f"invalid think value: {display_line(str(value), 40)!r} (must be "
+            '"high", "medium", "low", true, or false)'
+        )
+    return value
 
 
 def _number(name: str, value: object) -> int | float:

@@ -86,13 +86,18 @@ class OpenAiHandlers:
         )
 
     def _model(self, model: ModelInfo) -> dict[str, object]:
-        return {
+        details = model.details
+        known_s = int(details.modified_s or 0) if details else 0
+        found: dict[str, object] = {
             "id": model.name,
             "object": "model",
-            # Nobody in a swarm knows when a model was made.
-            "created": self._started_s,
+            "created": known_s or self._started_s,
             "owned_by": model.engine or "peerchat",
         }
+        if model.context_tokens:
+            # As vLLM has it, whose name for it clients know.
+            found["max_model_len"] = model.context_tokens
+        return found
 
 
 def _shape(body: Body, *, is_chat: bool = True) -> Shape:

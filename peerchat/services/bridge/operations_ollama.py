@@ -30,7 +30,7 @@ _ASKED: Mapping[str, Schema] = {
         either({"enum": ["json", ""]}, {**ANYTHING, "minProperties": 1})
     ),
     "options": optional(ANYTHING),
-    "think": optional(either(YES_NO, TEXT)),
+    "think": optional(either(YES_NO, {"enum": ["high", "medium", "low", "max", ""]})),
     "keep_alive": {},
 }
 _FIGURES: Mapping[str, Schema] = {
@@ -45,7 +45,22 @@ _FIGURES: Mapping[str, Schema] = {
 }
 _CALL = obj("function", id=TEXT, function=obj("name", name=SAID, arguments=ANYTHING))
 _NAMED = obj("model", model=MODEL)
-_DETAILS = obj("format family", format=TEXT, family=TEXT, families=listed(TEXT))
+_DETAILS = obj(
+    "format family families parameter_size quantization_level",
+    parent_model=TEXT,
+    format=TEXT,
+    family=TEXT,
+    families=listed(TEXT),
+    parameter_size=TEXT,
+    quantization_level=TEXT,
+)
+_ENTRY: Mapping[str, Schema] = {
+    "name": TEXT,
+    "model": TEXT,
+    "size": WHOLE,
+    "digest": TEXT,
+    "details": _DETAILS,
+}
 _IMAGES = optional(listed(TEXT))
 
 OLLAMA_SCHEMAS: Mapping[str, Schema] = {
@@ -85,6 +100,7 @@ OLLAMA_SCHEMAS: Mapping[str, Schema] = {
         system=optional(TEXT),
         images=_IMAGES,
         raw=optional(YES_NO),
+        context=optional({**listed(WHOLE), "maxItems": 0}),
         **_ASKED,
     ),
     "OllamaGenerated": obj(
@@ -118,12 +134,21 @@ OLLAMA_SCHEMAS: Mapping[str, Schema] = {
         models=listed(
             obj(
                 "name model modified_at size digest details",
-                name=TEXT,
-                model=TEXT,
                 modified_at=TEXT,
-                size=WHOLE,
-                digest=TEXT,
-                details=_DETAILS,
+                capabilities=listed(TEXT),
+                **_ENTRY,
+            )
+        ),
+    ),
+    "OllamaRunning": obj(
+        "models",
+        models=listed(
+            obj(
+                "name model size digest details expires_at size_vram",
+                expires_at=TEXT,
+                size_vram=WHOLE,
+                context_length=WHOLE,
+                **_ENTRY,
             )
         ),
     ),
@@ -172,7 +197,7 @@ def _reading(
         f"/api/{name}",
         summary,
         answer=answer,
-        failures=(503,) if name == "tags" else (),
+        failures=() if name == "version" else (503,),
         has_head=has_head,
         api=Api.OLLAMA,
     )
@@ -236,7 +261,7 @@ OLLAMA_OPERATIONS: tuple[Operation, ...] = (
     _reading(
         "tags", "The models that the swarm serves.", "OllamaModels", has_head=True
     ),
-    _reading("ps", "Empty: only processors know what is loaded.", "OllamaModels"),
+    _reading("ps", "The models that a processor has in memory.", "OllamaRunning"),
     _reading(
         "version", "Which of Ollama's APIs this is.", "OllamaVersion", has_head=True
     ),

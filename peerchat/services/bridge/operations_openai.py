@@ -154,6 +154,7 @@ OPENAI_SCHEMAS: Mapping[str, Schema] = {
         object={"const": "model"},
         created=WHOLE,
         owned_by=TEXT,
+        max_model_len=WHOLE,
     ),
     "OpenAiModels": obj(
         "object data", object={"const": "list"}, data=listed(ref("OpenAiModel"))

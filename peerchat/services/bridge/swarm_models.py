@@ -8,7 +8,7 @@ from peerchat.gateways import Gateways
 from .kept import Kept
 from .ollama_models import find
 
-MODELS_KEPT_S = 5.0
+MODELS_KEPT_S = 2.0
 """Anyone who reaches the port may ask; the swarm is asked no more often than this."""
 
 

@@ -7,7 +7,7 @@ requests and asks the engine. Engines live in this package and are picked by
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -17,6 +17,8 @@ from peerchat.api import (
     Embeddings,
     EmbedRequest,
     ErrorCode,
+    LoadedModel,
+    ModelDetails,
     ModelInfo,
     PromptRequest,
 )
@@ -33,6 +35,8 @@ JSON: Final = "json"
 """Answers that fit a JSON schema."""
 THINKING: Final = "thinking"
 EMBED: Final = "embed"
+INSERT: Final = "insert"
+"""Fills the gap before a suffix."""
 PREFIX: Final = "prefix"
 """Goes on with a begun answer."""
 
@@ -44,23 +48,6 @@ class EngineHealth:
     is_up: bool
     detail: str
     """One line for the operator; when down, what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDetails:
-    """What is known of a model; empty and None where the engine does not tell."""
-
-    name: str
-    family: str = ""
-    parameters: str = ""
-    """Such as ``3.2B``."""
-    quantization: str = ""
-    size_bytes: int | None = None
-    context_tokens: int | None = None
-    capabilities: frozenset[str] = frozenset()
-    modified_at: str = ""
-    """ISO 8601."""
-    digest: str = ""
 
 
 class Engine(Protocol):
@@ -94,6 +81,9 @@ class Engine(Protocol):
 
     async def show(self, model: str) -> ModelDetails:
         """What is known of a model; ``MODEL_MISSING`` if it is not served."""
+
+    async def loaded(self) -> Mapping[str, LoadedModel] | None:
+        """The models in memory, by name; None when the engine does not tell."""
 
     async def embedders(self) -> Sequence[str]:
         """Names of the models that `embed` takes, the default one first."""

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peerchat.services.models.store import model_files
+from peerchat.services.models.store import ModelStore, model_files
 from peerchat.settings import ENGINES, Settings
 
 from . import ollama_probe
@@ -102,10 +102,16 @@ def _openai(settings: Settings) -> Engine:
 
 
 def _llama(settings: Settings) -> Engine:
+    from peerchat.services.models.shelf import known_sha256
+
     from .llama import LlamaEngine
 
+    store = ModelStore(settings.home.models_dir)
     return LlamaEngine(
-        model_files(settings), model=settings.model, slots=settings.slots
+        model_files(settings),
+        model=settings.model,
+        slots=settings.slots,
+        digest_of=lambda name, path: known_sha256(store, name, path),
     )
 
 

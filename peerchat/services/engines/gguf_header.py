@@ -52,9 +52,24 @@ _FILE_TYPES = {
     16: "Q5_K_S",
     17: "Q5_K_M",
     18: "Q6_K",
+    19: "IQ2_XXS",
+    20: "IQ2_XS",
+    21: "Q2_K_S",
+    22: "IQ3_XS",
+    23: "IQ3_XXS",
+    24: "IQ1_S",
     25: "IQ4_NL",
+    26: "IQ3_S",
+    27: "IQ3_M",
+    28: "IQ2_S",
+    29: "IQ2_M",
     30: "IQ4_XS",
+    31: "IQ1_M",
     32: "BF16",
+    36: "TQ1_0",
+    37: "TQ2_0",
+    38: "MXFP4",
+    39: "NVFP4",
 }
 """``general.file_type`` (llama.h, ``llama_ftype``)."""
 
@@ -71,6 +86,7 @@ class GgufHeader:
     parameters: int = 0
     quantization: str = ""
     context_tokens: int | None = None
+    vector_length: int | None = None
     chat_template: str = field(default="", repr=False)
     is_embedder: bool = False
     """It gives vectors: of the BERT kind, or with a pooling of its own."""
@@ -172,12 +188,14 @@ def _told(fields: dict[str, object], parameters: int) -> GgufHeader:
     architecture = _typed(fields.get("general.architecture"), "")
     kind = _typed(fields.get("general.file_type"), -1)
     context = _typed(fields.get(f"{architecture}.context_length"), 0)
+    vector_length = _typed(fields.get(f"{architecture}.embedding_length"), 0)
     pooling = _typed(fields.get(f"{architecture}.pooling_type"), 0)
     return GgufHeader(
         architecture=architecture,
         parameters=parameters,
         quantization=_FILE_TYPES.get(kind, ""),
         context_tokens=context or None,
+        vector_length=vector_length or None,
         chat_template=_typed(fields.get("tokenizer.chat_template"), ""),
         is_embedder="bert" in architecture or pooling > 0,
     )

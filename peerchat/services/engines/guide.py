@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
 from peerchat.api import (
     AnswerEvent,
@@ -17,6 +17,8 @@ from peerchat.api import (
     EmbedRequest,
     Finished,
     Fragment,
+    LoadedModel,
+    ModelDetails,
     ModelInfo,
     PromptRequest,
     Usage,
@@ -26,7 +28,6 @@ from .base import (
     CHAT,
     PREFIX,
     EngineHealth,
-    ModelDetails,
     invalid_request,
     model_missing,
 )
@@ -92,6 +93,10 @@ class GuideEngine:
         """There is nothing to a guide."""
         _check_model(model)
         return ModelDetails(MODEL, family=MODEL, capabilities=CAPABILITIES)
+
+    async def loaded(self) -> Mapping[str, LoadedModel] | None:
+        """There is no model."""
+        return {}
 
     async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Answer word by word; the same question gets the same answer, so that a begun

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
@@ -22,6 +22,8 @@ from peerchat.api import (
     AnswerEvent,
     Embeddings,
     EmbedRequest,
+    LoadedModel,
+    ModelDetails,
     ModelInfo,
     Progress,
     PromptRequest,
@@ -29,7 +31,6 @@ from peerchat.api import (
 
 from .base import (
     EngineHealth,
-    ModelDetails,
     engine_busy,
     engine_failed,
     invalid_request,
@@ -66,6 +67,7 @@ class LlamaEngine:
         model: the default model; empty for the first.
         slots: answers at once; the processor admits no more.
         context_tokens: for each slot, at most.
+        digest_of: SHA-256 of a file by name and path, empty where nobody knows it.
     """
 
     def __init__(
@@ -75,8 +77,9 @@ class LlamaEngine:
         model: str = "",
         slots: int = 1,
         context_tokens: int = CONTEXT_TOKENS,
+        digest_of: Callable[[str, Path], str] = lambda _name, _path: "",
     ) -> None:
-        self._files = ModelFiles(files, model)
+        self._files = ModelFiles(files, model, digest_of)
         self._slots = slots
         self._context_tokens = context_tokens
         self._threads = ThreadPoolExecutor(slots + 2, "llama")
@@ -108,8 +111,17 @@ class LlamaEngine:
         return capabilities_of(self._files.find(model)[1])
 
     async def show(self, model: str) -> ModelDetails:
-        """What the file says of itself."""
-        return self._files.details(model)
+        """What the file says of itself, with the context that it is given here."""
+        name, header = self._files.find(model)
+        details = self._files.details(name)
+        return replace(details, context_tokens=self._context(header))
+
+    async def loaded(self) -> Mapping[str, LoadedModel] | None:
+        """The one; it stays until another one is asked for."""
+        if self._server is None:
+            return {}
+        header = self._files.find(self._loaded)[1]
+        return {self._loaded: LoadedModel(context_tokens=self._context(header))}
 
     async def health(self) -> EngineHealth:
         """Up when the extra is installed and there is a file that can be used."""

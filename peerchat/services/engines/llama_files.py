@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from peerchat.api import ModelDetails
 
 from .base import (
     CHAT,
@@ -14,7 +15,6 @@ from .base import (
     PREFIX,
     THINKING,
     TOOLS,
-    ModelDetails,
     match_model,
     model_missing,
 )
@@ -28,11 +28,18 @@ class ModelFiles:
     Args:
         files: paths by names.
         model: the default one; empty for the first.
+        digest_of: SHA-256 of a file in hex, empty where it is not known yet.
     """
 
-    def __init__(self, files: Mapping[str, Path], model: str = "") -> None:
+    def __init__(
+        self,
+        files: Mapping[str, Path],
+        model: str = "",
+        digest_of: Callable[[str, Path], str] = lambda _name, _path: "",
+    ) -> None:
         self._files = dict(files)
         self._model = model
+        self._digest_of = digest_of
         self._headers: dict[str, GgufHeader] = {}
 
     def path(self, name: str) -> Path:
@@ -82,17 +89,24 @@ class ModelFiles:
     def details(self, wanted: str) -> ModelDetails:
         """What a file says of itself."""
         name, header = self.find(wanted)
-        status = self._files[name].stat()
-        changed = datetime.fromtimestamp(status.st_mtime, UTC)
+        path = self._files[name]
+        try:
+            status = path.stat()
+        except OSError:
+            raise model_missing(f"The model file {name!r} is gone.") from None
         return ModelDetails(
             name=name,
             family=header.architecture,
+            families=(header.architecture,) if header.architecture else (),
+            file_format="gguf",
             parameters=parameters_text(header.parameters),
             quantization=header.quantization,
             size_bytes=status.st_size,
             context_tokens=header.context_tokens,
             capabilities=capabilities_of(header),
-            modified_at=changed.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            vector_length=header.vector_length,
+            modified_s=status.st_mtime,
+            digest=self._digest_of(name, path),
         )
 
 

@@ -9,7 +9,7 @@ as many as there are slots. Closing the HTTP request is how Ollama is stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -20,6 +20,8 @@ from peerchat.api import (
     Embeddings,
     EmbedRequest,
     ErrorCode,
+    LoadedModel,
+    ModelDetails,
     ModelInfo,
     Progress,
     PromptRequest,
@@ -29,7 +31,6 @@ from .base import (
     CHAT,
     EMBED,
     EngineHealth,
-    ModelDetails,
     engine_failed,
     match_model,
     model_missing,
@@ -44,6 +45,8 @@ from .ollama_models import (
     capabilities_of,
     details_of,
     is_local,
+    listed_of,
+    loaded_of,
     name_of,
 )
 from .ollama_probe import is_down_text, url_of
@@ -92,7 +95,10 @@ class OllamaEngine:
         if self._model:
             default = match_model(self._model, names)
             names = sorted(names, key=lambda name: name != default)
-        return [ModelInfo(name=name, engine=self.name) for name in names]
+        return [
+            ModelInfo(name, self.name, details=listed_of(self._local[name]))
+            for name in names
+        ]
 
     async def embedders(self) -> Sequence[str]:
         """The local models that are made for it."""
@@ -109,6 +115,15 @@ class OllamaEngine:
             return details_of(entry, await self._client.details(name_of(entry)))
         except Exception as error:
             raise failure(error, model) from None
+
+    async def loaded(self) -> Mapping[str, LoadedModel] | None:
+        """What ``/api/ps`` says."""
+        try:
+            now_s = time.time()
+            entries = await self._read("/api/ps")
+        except ApiError:
+            return None
+        return {name_of(one): loaded_of(one, now_s) for one in entries}
 
     async def health(self) -> EngineHealth:
         """Up when Ollama answers and has a model that is served."""

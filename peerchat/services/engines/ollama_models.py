@@ -9,31 +9,39 @@ Some models are proxied to a cloud, which a node that promises privacy must not 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
+
+from peerchat.api import LoadedModel, ModelDetails
 
 from .base import (
     CHAT,
     COMPLETION,
     EMBED,
     IMAGES,
+    INSERT,
     JSON,
     PREFIX,
     THINKING,
     TOOLS,
-    ModelDetails,
 )
 
 if TYPE_CHECKING:
     import ollama
 
 PORT = 11434
+KEPT_S_MAX = 366 * 24 * 3600.0
+"""Ollama's "for ever" is some centuries."""
+
 CLOUD_SUFFIXES = (":cloud", "-cloud")
 _CHATS = frozenset({CHAT, COMPLETION, JSON, PREFIX})
 _WORDS = {
     "completion": _CHATS,
+    "insert": frozenset({INSERT}),
     "tools": frozenset({TOOLS}),
     "vision": frozenset({IMAGES}),
     "thinking": frozenset({THINKING}),
@@ -45,6 +53,7 @@ _WORDS = {
 class Details(msgspec.Struct):
     """Part of an entry."""
 
+    format: str | None = None
     family: str | None = None
     families: list[str] | None = None
     parameter_size: str | None = None
@@ -63,6 +72,10 @@ class Model(msgspec.Struct):
     size: int | None = None
     digest: str | None = None
     modified_at: str | None = None
+    expires_at: str | None = None
+    """Of a loaded one; this and what follows."""
+    size_vram: int | None = None
+    context_length: int | None = None
 
 
 class Models(msgspec.Struct):
@@ -95,20 +108,48 @@ def capabilities_of(model: Model) -> frozenset[str]:
     return frozenset({EMBED}) if is_bert else _CHATS
 
 
-def details_of(model: Model, shown: ollama.ShowResponse) -> ModelDetails:
-    """What the two endpoints say together."""
-    details = shown.details or model.details or Details()
-    told = shown.capabilities
+def listed_of(model: Model) -> ModelDetails:
+    """What the list says of a model, but for times: so it differs when the model is
+    another one."""
+    details = model.details or Details()
     return ModelDetails(
         name=name_of(model),
         family=details.family or "",
+        families=tuple(details.families or ()),
         parameters=details.parameter_size or "",
         quantization=details.quantization_level or "",
+        file_format=details.format or "",
         size_bytes=model.size,
-        context_tokens=_context(shown.modelinfo or {}),
-        capabilities=capabilities_of(model) if told is None else _in_our_words(told),
-        modified_at=model.modified_at or "",
-        digest=model.digest or "",
+        capabilities=capabilities_of(model),
+        digest=(model.digest or "").removeprefix("sha256:"),
+    )
+
+
+def details_of(model: Model, shown: ollama.ShowResponse) -> ModelDetails:
+    """What the two endpoints say together."""
+    listed, told = listed_of(model), shown.details
+    info = shown.modelinfo or {}
+    words = shown.capabilities
+    return replace(
+        listed,
+        family=(told and told.family) or listed.family,
+        parameters=(told and told.parameter_size) or listed.parameters,
+        quantization=(told and told.quantization_level) or listed.quantization,
+        context_tokens=_whole(info, ".context_length"),
+        vector_length=_whole(info, ".embedding_length"),
+        capabilities=listed.capabilities if words is None else _in_our_words(words),
+        modified_s=_unix(model.modified_at),
+    )
+
+
+def loaded_of(model: Model, now_s: float) -> LoadedModel:
+    """What ``/api/ps`` says of a model."""
+    until_s = _unix(model.expires_at)
+    return LoadedModel(
+        None if until_s is None else min(max(0.0, until_s - now_s), KEPT_S_MAX),
+        size_bytes=model.size,
+        vram_bytes=model.size_vram,
+        context_tokens=model.context_length,
     )
 
 
@@ -117,11 +158,20 @@ def _in_our_words(words: Iterable[str]) -> frozenset[str]:
     return none.union(*(_WORDS.get(word, none) for word in words))
 
 
-def _context(info: Mapping[str, object]) -> int | None:
+def _whole(info: Mapping[str, object], ending: str) -> int | None:
+    """A number by the end of its name, which begins with the architecture's."""
     for key, value in info.items():
-        if key.endswith(".context_length") and isinstance(value, int) and value > 0:
+        if key.endswith(ending) and isinstance(value, int) and value > 0:
             return value
     return None
+
+
+def _unix(text: str | None) -> float | None:
+    """A time as Go writes it."""
+    try:
+        return datetime.fromisoformat(text or "").timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def client_url(host: str) -> str:

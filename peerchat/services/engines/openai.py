@@ -7,7 +7,7 @@ used: it would be the only reader of what is one line of JSON here.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from urllib.parse import urlsplit
 
@@ -20,6 +20,8 @@ from peerchat.api import (
     Embeddings,
     EmbedRequest,
     ErrorCode,
+    LoadedModel,
+    ModelDetails,
     ModelInfo,
     PromptRequest,
 )
@@ -27,7 +29,6 @@ from peerchat.api import (
 from .base import (
     EMBED,
     EngineHealth,
-    ModelDetails,
     engine_down,
     engine_failed,
     engine_timeout,
@@ -107,7 +108,12 @@ class OpenAiEngine:
         if self._model:
             entries = sorted(entries, key=lambda entry: entry.id != self._model)
         return [
-            ModelInfo(entry.id, self.name, context_tokens=entry.context_tokens)
+            ModelInfo(
+                entry.id,
+                self.name,
+                context_tokens=entry.context_tokens,
+                details=details_of(entry),
+            )
             for entry in entries
             if capabilities_of(entry) != {EMBED}
         ]
@@ -128,6 +134,10 @@ class OpenAiEngine:
     async def show(self, model: str) -> ModelDetails:
         """What ``/models`` tells."""
         return details_of(await self._find(model))
+
+    async def loaded(self) -> Mapping[str, LoadedModel] | None:
+        """Such servers do not tell."""
+        return None
 
     async def health(self) -> EngineHealth:
         """Up when the server answers and lists the model."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from peerchat.api import ModelDetails
+
 from .base import (
     CHAT,
     COMPLETION,
@@ -13,7 +15,6 @@ from .base import (
     PREFIX,
     THINKING,
     TOOLS,
-    ModelDetails,
 )
 
 _LIKELY = frozenset({CHAT, COMPLETION, EMBED, IMAGES, JSON, PREFIX, THINKING, TOOLS})
@@ -26,6 +27,7 @@ class _Meta(msgspec.Struct):
     n_ctx: int | None = None
     n_ctx_train: int | None = None
     n_params: int | None = None
+    n_embd: int | None = None
     size: int | None = None
 
 
@@ -40,7 +42,9 @@ class Entry(msgspec.Struct):
     max_context_length: int | None = None
     """Of LM Studio."""
     type: str | None = None
-    """Of LM Studio: ``llm``, ``vlm``, ``embeddings``."""
+    """Of LM Studio: ``llm``, ``vlm``, ``embeddings``; and the next two."""
+    arch: str | None = None
+    quantization: str | None = None
     has_vision: bool | None = None
     """Whether llama.cpp says so; None for other servers."""
 
@@ -91,14 +95,21 @@ def capabilities_of(entry: Entry) -> frozenset[str]:
 
 
 def details_of(entry: Entry) -> ModelDetails:
-    """What is known."""
+    """What is known, and of what is likely only what any model of such a server can."""
     meta = entry.meta or _Meta()
+    unsure = set() if entry.type == "embeddings" else {EMBED, IMAGES, THINKING}
+    if entry.has_vision or entry.type == "vlm":
+        unsure.discard(IMAGES)
     return ModelDetails(
         name=entry.id,
+        family=entry.arch or "",
         parameters=parameters_text(meta.n_params),
+        quantization=entry.quantization or "",
+        file_format="gguf" if entry.is_llama else "",
         size_bytes=meta.size,
         context_tokens=entry.context_tokens,
-        capabilities=capabilities_of(entry),
+        vector_length=meta.n_embd,
+        capabilities=capabilities_of(entry) - unsure,
     )
 
 

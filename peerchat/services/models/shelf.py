@@ -142,15 +142,7 @@ class Shelf:
         return Shelved(offer, path, kept.modified_ns, kept.hashes)
 
     def _kept(self, name: str, size: int, modified_ns: int) -> _Kept | None:
-        try:
-            data = self._store.hashes_path(name).read_bytes()
-            kept = msgspec.msgpack.decode(data, type=_Kept)
-        except (OSError, msgspec.MsgspecError):
-            return None
-        is_same = (kept.size_bytes, kept.modified_ns) == (size, modified_ns)
-        pieces = -(-size // PIECE_BYTES)
-        is_whole = len(kept.hashes) == pieces * HASH_BYTES
-        return kept if is_same and is_whole and len(kept.sha256) == HASH_BYTES else None
+        return _kept(self._store, name, size, modified_ns)
 
     def _hash(self, name: str, path: Path) -> _Kept:
         read_header_untrusted(path)
@@ -173,6 +165,31 @@ class Shelf:
         draft.write_bytes(msgspec.msgpack.encode(kept))
         draft.replace(target)
         return kept
+
+
+def _kept(store: ModelStore, name: str, size: int, modified_ns: int) -> _Kept | None:
+    """What was found out when the file was hashed, as long as it is the same."""
+    try:
+        data = store.hashes_path(name).read_bytes()
+        kept = msgspec.msgpack.decode(data, type=_Kept)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    is_same = (kept.size_bytes, kept.modified_ns) == (size, modified_ns)
+    pieces = -(-size // PIECE_BYTES)
+    is_whole = len(kept.hashes) == pieces * HASH_BYTES
+    return kept if is_same and is_whole and len(kept.sha256) == HASH_BYTES else None
+
+
+def known_sha256(store: ModelStore, name: str, path: Path) -> str:
+    """SHA-256 of a file in hex; empty when it was not hashed as it is now."""
+    if not is_name(name):
+        return ""
+    try:
+        told = path.stat()
+    except OSError:
+        return ""
+    kept = _kept(store, name, told.st_size, told.st_mtime_ns)
+    return kept.sha256.hex() if kept else ""
 
 
 def shelf_of(settings: Settings) -> Shelf:

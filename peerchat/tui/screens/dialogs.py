@@ -15,6 +15,7 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from peerchat.api import ModelInfo
+from peerchat.model_text import kind_words
 from peerchat.sanitize import display_line
 from peerchat.tui.actions import EXTRA_KEYS, key_label
 from peerchat.tui.registry import ACTIONS, Action, Group, Situation
@@ -144,6 +145,7 @@ def _served(model: ModelInfo) -> str:
     parts = [count(len(model.peers), "peer")] if model.peers else []
     if model.engine:
         parts.append(display_line(model.engine, 40))
+    parts += kind_words(model)
     if model.context_tokens:
         parts.append(f"{model.context_tokens} tokens of context")
     return " · ".join(parts)
