@@ -206,6 +206,35 @@ async def test_completions_go_on_raw(bridge: Bridge) -> None:
     assert [c["choices"][0]["text"] for c in found] == ["Hello", " you", ""]
 
 
+async def test_completions_give_the_prompt_back_if_wanted(bridge: Bridge) -> None:
+    body = {"model": "m", "prompt": "The sky ", "echo": True}
+    _, answer, _ = await bridge.post("/v1/completions", body, **BEARER)
+    assert answer["choices"][0]["text"] == "The sky Hello you"
+    found = await chunks(bridge, body, "/v1/completions")
+    texts = [c["choices"][0]["text"] for c in found]
+    assert texts == ["The sky ", "Hello", " you", ""]
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"prompt": ["a", "b"]}, "neither several nor tokens"),
+        ({"prompt": [1, 2]}, "neither several nor tokens"),
+        ({"n": 2}, "n must be 1"),
+        ({"best_of": 3}, "best_of must be 1"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"echo": "yes"}, "echo"),
+    ],
+)
+async def test_completions_that_are_not_served(
+    bridge: Bridge, extra: dict, words: str
+) -> None:
+    body = {"model": "m", "prompt": "a", **extra}
+    status, answer, _ = await bridge.post("/v1/completions", body, **BEARER)
+    assert status == 400
+    check_error(answer, words)
+
+
 # What is asked
 
 
@@ -342,6 +371,9 @@ def user(*parts: object) -> dict:
     [
         ({"n": 2}, "n must be 1"),
         ({"n": True}, "n must be 1"),
+        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "logprobs"),
+        ({"functions": [{"name": "now"}]}, "send tools"),
         ({"model": ""}, "model is required"),
         ({"model": None}, "model is required"),
         ({"model": "x" * 300}, "model"),

@@ -110,7 +110,7 @@ class Answering:
         """Texts to embed: one, or a list of them."""
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
-            raise invalid(f"{name} must be a text or a list of texts.")
+            raise invalid(f"{name} must be a text or a list of texts, not of tokens.")
         if len(texts) > INPUTS_MAX:
             raise invalid(f"{name} may have at most {INPUTS_MAX} texts.")
         most = self._settings.prompt_bytes_max

@@ -34,6 +34,8 @@ class Shape:
     is_chat: bool = True
     has_usage: bool = False
     """A last chunk tells what the answer cost."""
+    echo: str = ""
+    """Of a completion: stands before the answer."""
     calls: int = field(default=0, init=False)
     _has_begun: bool = field(default=False, init=False)
 
@@ -66,9 +68,11 @@ class Shape:
         return _line(openai_error_body(error))
 
     def _begin(self) -> bytes:
-        if self._has_begun or not self.is_chat:
+        if self._has_begun:
             return b""
         self._has_begun = True
+        if not self.is_chat:
+            return self._chunk({"text": self.echo}) if self.echo else b""
         return self._chunk({"delta": {"role": "assistant", "content": ""}})
 
     def _piece(self, event: Fragment) -> bytes:
@@ -116,7 +120,9 @@ class Shape:
     def whole(self, answer: WholeAnswer) -> dict[str, object]:
         """The answer in one object."""
         reason = finish_reason(answer.usage, has_calls=bool(answer.calls))
-        part = {"message": _message(answer)} if self.is_chat else {"text": answer.text}
+        part: dict[str, object] = {"text": self.echo + answer.text}
+        if self.is_chat:
+            part = {"message": _message(answer)}
         choice = {"index": 0, **part, "logprobs": None, "finish_reason": reason}
         return self._head("") | {
             "choices": [choice],

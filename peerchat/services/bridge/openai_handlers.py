@@ -19,6 +19,7 @@ from .openai_request import (
     chat_of,
     check_common,
     completion_of,
+    echo_of,
     is_stream,
     wants_usage,
 )
@@ -52,7 +53,7 @@ class OpenAiHandlers:
     async def openai_completions(self, request: web.Request) -> web.StreamResponse:
         token, body = await self._answering.read(request)
         asked = completion_of(body)
-        shape = _shape(body, is_chat=False)
+        shape = _shape(body, is_chat=False, echo=echo_of(body))
         return await self._answering.answer(
             request, token, asked, shape, is_stream=is_stream(body)
         )
@@ -100,11 +101,12 @@ class OpenAiHandlers:
         return found
 
 
-def _shape(body: Body, *, is_chat: bool = True) -> Shape:
+def _shape(body: Body, *, is_chat: bool = True, echo: str = "") -> Shape:
     return Shape(
         request_id.get(),
         model_name(body),
         int(time.time()),
         is_chat=is_chat,
         has_usage=wants_usage(body),
+        echo=echo,
     )

@@ -42,7 +42,9 @@ def completion_of(body: Body) -> Asked:
     if isinstance(prompt, list) and len(prompt) == 1:
         (prompt,) = prompt
     if not isinstance(prompt, str) or not prompt:
-        raise invalid("prompt must be one text that is not empty.")
+        raise invalid(
+            "prompt must be one text that is not empty: neither several nor tokens."
+        )
     return Asked(
         prompt,
         model_name(body),
@@ -54,9 +56,16 @@ def completion_of(body: Body) -> Asked:
 
 def check_common(body: Body) -> None:
     """Refuse what would change the answer's shape in a way that nobody serves."""
-    count = body.get("n")
-    if count is not None and (isinstance(count, bool) or count != 1):
-        raise invalid("n must be 1: one answer a request.")
+    for name in ("n", "best_of"):
+        count = body.get(name)
+        if count is not None and (isinstance(count, bool) or count != 1):
+            raise invalid(f"{name} must be 1: one answer a request.")
+    logprobs = body.get("logprobs")
+    is_wanted = logprobs is not None and logprobs is not False  # 0 wants one
+    if is_wanted or body.get("top_logprobs"):
+        raise invalid("logprobs are not served: engines do not tell them; leave out.")
+    if body.get("functions"):
+        raise invalid("functions is the older form and not served: send tools.")
     if not model_name(body):
         raise invalid("model is required; GET /v1/models lists those that are served.")
 
@@ -64,6 +73,12 @@ def check_common(body: Body) -> None:
 def is_stream(body: Body) -> bool:
     """Whether the answer is wanted in pieces."""
     return flag(body, "stream", default=False)
+
+
+def echo_of(body: Body) -> str:
+    """What ``/v1/completions`` gives back before its answer."""
+    is_wanted = flag(body, "echo", default=False)
+    return completion_of(body).prompt if is_wanted else ""
 
 
 def wants_usage(body: Body) -> bool:

@@ -41,6 +41,8 @@ _OPTIONS: Mapping[str, Schema] = {
     "presence_penalty": optional(OPTION),
     "frequency_penalty": optional(OPTION),
     "n": {"enum": [1, None]},
+    "best_of": {"enum": [1, None]},
+    "logprobs": {"enum": [False, None]},
     "stream": optional(YES_NO),
     "stream_options": optional(obj(include_usage=optional(YES_NO))),
 }
@@ -124,6 +126,7 @@ OPENAI_SCHEMAS: Mapping[str, Schema] = {
         model=MODEL,
         prompt=either(SAID, {**listed(SAID), "minItems": 1, "maxItems": 1}),
         suffix=optional(TEXT),
+        echo=optional(YES_NO),
         **_OPTIONS,
     ),
     "Completion": _answered("text_completion", _choice(text=TEXT)),
