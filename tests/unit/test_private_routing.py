@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from peerchat.api import ApiError, PromptRequest, Role
+from peerchat.gateways import Gateways
 from peerchat.services.gateway import GatewayRole
 from peerchat.services.limits import Limiter
 from peerchat.services.processor import ProcessorRole
@@ -97,3 +98,17 @@ async def test_only_gateways_hear_a_processors_status(world) -> None:
             await watch.is_settled.wait()
         heard[who] = one.pushes
     assert heard == {"gateway": True, "client": False}
+
+
+async def test_every_member_is_told_what_the_models_are(world) -> None:
+    await processor(world)
+    await gateway(world, "g")
+    client = Gateways(world.member().swarm)
+    async with asyncio.timeout(10):
+        while True:
+            (model,) = await client.models()
+            if model.details is not None and model.details.parameters:
+                break
+            await asyncio.sleep(0.05)
+    assert (model.name, model.details.family) == ("scripted", "scripted")
+    await client.close()
