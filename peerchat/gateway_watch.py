@@ -1,6 +1,6 @@
-"""Looks after running answers: leaves a gateway that is silent while there are others.
+"""Looks after running answers: leaves a gateway that is silent while another is not.
 
-Without others it is waited for: it may be the network's pause, not its death.
+When nobody is heard, it is the network that pauses, and the answer waits for it.
 """
 
 from __future__ import annotations
@@ -12,24 +12,29 @@ from .api import ApiError
 from .failover_answer import FailoverAnswer
 from .net.identity import PublicKey
 
-LOOK_EVERY_S = 0.25
+LOOK_EVERY_S = 0.1
+PROBED_MAX = 3
+"""Other gateways that are asked whether they are there."""
 
 
 class GatewayWatch:
-    """One look at all answers every quarter of a second, while there are any.
+    """One look at all answers every tenth of a second, while there are any.
 
     Args:
         answers: those that run, now.
-        find: the gateways of the swarm.
+        find: the gateways of the swarm, best first.
+        is_there: whether a gateway says so, soon.
     """
 
     def __init__(
         self,
         answers: Collection[FailoverAnswer],
         find: Callable[[], Awaitable[Sequence[PublicKey]]],
+        is_there: Callable[[PublicKey], Awaitable[bool]],
     ) -> None:
         self._answers = answers
         self._find = find
+        self._is_there = is_there
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -49,13 +54,20 @@ class GatewayWatch:
             await asyncio.sleep(LOOK_EVERY_S)
             if not self._answers:
                 return
-            for answer in list(self._answers):
-                gateway = answer.silent_gateway
-                if gateway is not None and await self._has_others(gateway):
-                    await answer.leave()
+            silent = {answer.silent_gateway for answer in self._answers} - {None}
+            if silent and await self._is_anybody_else_there(silent):
+                await self._leave(silent)
 
-    async def _has_others(self, gateway: PublicKey) -> bool:
+    async def _is_anybody_else_there(self, silent: set[PublicKey | None]) -> bool:
         try:
-            return any(key != gateway for key in await self._find())
+            others = [key for key in await self._find() if key not in silent]
         except ApiError:
             return False
+        probes = [self._is_there(key) for key in others[:PROBED_MAX]]
+        return any(await asyncio.gather(*probes))
+
+    async def _leave(self, silent: set[PublicKey | None]) -> None:
+        for answer in list(self._answers):
+            gateway = answer.silent_gateway  # it may have been heard meanwhile
+            if gateway is not None and gateway in silent:
+                await answer.leave()

@@ -53,6 +53,8 @@ ACCOUNT_TIMEOUT_S = 30.0
 """bcrypt on a busy machine, behind two hops."""
 VERIFY_TIMEOUT_S = 15.0
 PING_TIMEOUT_S = 3.0
+PROBE_TIMEOUT_S = 1.0
+"""Whether there is somebody better than who is silent."""
 
 GATEWAYS_TRIED_MAX = 32
 """The DHT names dead peers for up to twenty minutes; most are found dead at once."""
@@ -130,7 +132,9 @@ class Gateways:
         self._swarm = swarm
         self._last_good: PublicKey | None = None
         self._answers: set[FailoverAnswer] = set()
-        self._watch = GatewayWatch(self._answers, lambda: self._find(Role.GATEWAY))
+        self._watch = GatewayWatch(
+            self._answers, lambda: self._find(Role.GATEWAY), self._is_there
+        )
 
     async def register(self, email: str, password: str, code: str = "") -> Account:
         """Make an account; raises `ApiError` with ``CONFLICT`` if it exists."""
@@ -431,6 +435,13 @@ class Gateways:
                 status=503,
                 retry_after_s=10,
             ) from error
+
+    async def _is_there(self, key: PublicKey) -> bool:
+        try:
+            await self._swarm.request(key, "ping", {}, PROBE_TIMEOUT_S)
+        except (NetError, ApiError):
+            return False
+        return True
 
     def _gave_up(self, key: PublicKey, error: Exception) -> None:
         """Drop a gateway that is lost; what is a refusal is raised."""

@@ -45,7 +45,7 @@ from .prompt_events import (
     progress_of,
     tool_calls_of,
 )
-from .prompt_pulse import Pulse
+from .prompt_pulse import ASKING_BEATS, LOST_BEATS, Pulse
 from .prompt_requests import needs_version_2, request_body
 from .prompt_wire import (
     ANSWER_BYTES_MAX,
@@ -98,6 +98,8 @@ class PromptStreamClient:
             lambda: bool(self._answers),
             lambda: self._send(MessageType.BEAT, encode(0)),
             lambda: session.connection.rtt_s,
+            beats=LOST_BEATS,
+            says_every=ASKING_BEATS,
         )
 
     @property

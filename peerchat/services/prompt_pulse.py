@@ -10,11 +10,19 @@ import asyncio
 import math
 from collections.abc import Callable
 
-BEAT_S = 0.5
-"""While answers run, each side says something at least so often."""
+BEAT_S = 0.25
+"""While answers run, the serving side says something at least so often: mostly it does
+anyway, and a reader finds another gateway within a second."""
 
-SILENT_BEATS = 4
-"""So many in a row that did not come: lost packets are repeated within two of them."""
+ASKING_BEATS = 2
+"""The asking side says something every second time: a gateway has many of them."""
+
+LOST_BEATS = 3
+"""An asking side that missed so many looks for another peer."""
+
+GONE_BEATS = 8
+"""A serving side that missed so many computes no more: what is lost on the way is
+repeated within one or two of them."""
 
 SILENT_RTTS = 8
 """Over a long path the repetition takes longer."""
@@ -27,6 +35,8 @@ class Pulse:
     suspended machine, does not take that for the peer's silence.
 
     Args:
+        beats: that may be missed.
+        says_every: own beats between two that are sent.
         is_needed: whether any answer runs; without one nothing is said.
         beat: sends one.
         rtt_s: of the path, as far as it is known.
@@ -39,6 +49,9 @@ class Pulse:
         beat: Callable[[], None],
         rtt_s: Callable[[], float | None],
         on_silent: Callable[[], None] = lambda: None,
+        *,
+        beats: int,
+        says_every: int = 1,
     ) -> None:
         self.peer_beats = False
         """It is of a version that says when it is there."""
@@ -49,13 +62,17 @@ class Pulse:
         self._beat = beat
         self._rtt_s = rtt_s
         self._on_silent = on_silent
+        self._beats = beats
+        self._says_every = says_every
         self._missed = 0
+        self._unsaid = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_silent(self) -> bool:
         """The peer should have been heard, and was not."""
-        most = max(SILENT_BEATS, math.ceil(SILENT_RTTS * (self._rtt_s() or 0) / BEAT_S))
+        path_s = SILENT_RTTS * (self._rtt_s() or 0)
+        most = max(self._beats, math.ceil(path_s / BEAT_S))
         return self.peer_beats and self._missed >= most
 
     def begin(self) -> None:
@@ -73,8 +90,10 @@ class Pulse:
         if not self._is_needed():
             self._missed = 0
             return
-        if not self.has_sent:
+        self._unsaid = 0 if self.has_sent else self._unsaid + 1
+        if self._unsaid >= self._says_every:
             self._beat()
+            self._unsaid = 0
         self._missed = 0 if self.has_heard else self._missed + 1
         self.has_sent = self.has_heard = False
         self._arm()

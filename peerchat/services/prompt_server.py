@@ -36,7 +36,7 @@ from .prompt_events import (
     progress_body,
     tool_calls_bodies,
 )
-from .prompt_pulse import Pulse
+from .prompt_pulse import GONE_BEATS, Pulse
 from .prompt_requests import check_request, image_bytes_of, request_of
 from .prompt_wire import (
     BEATS_FROM,
@@ -161,6 +161,7 @@ class _ServerChannel:
             lambda: self.send(MessageType.BEAT, encode(0)),
             lambda: connection.rtt_s,
             self._lose_all,
+            beats=GONE_BEATS,
         )
         channel = connection.mux.create_channel(
             PROTOCOL,

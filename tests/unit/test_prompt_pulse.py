@@ -9,7 +9,7 @@ import pytest
 from peerchat.api import Fragment
 from peerchat.gateways import Gateways
 from peerchat.services import prompt_pulse, prompt_wire
-from peerchat.services.prompt_pulse import SILENT_BEATS, Pulse
+from peerchat.services.prompt_pulse import GONE_BEATS, Pulse
 from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
 
 from .routing_world import RoutingWorld, first_text, read_all
@@ -54,7 +54,7 @@ async def test_nothing_is_computed_for_a_client_that_vanished(world):
 
 
 async def test_a_client_that_comes_back_gets_the_rest(world):
-    worker = await world.worker(FaultyEngine(delay_s=0.02))
+    worker = await world.worker(FaultyEngine(delay_s=0.2))
     await world.entry()
     client = world.peer()
     gateways = Gateways(client.swarm)
@@ -102,6 +102,32 @@ async def test_without_another_gateway_a_pause_is_waited_out(world):
     assert first.text + (await read_all(answer)).text == whole_answer(LONG)
 
 
+async def test_when_nobody_is_heard_nobody_is_left(world):
+    await world.worker(FaultyEngine(delay_s=0.02))
+    entries = [await world.entry(is_shared=True) for _ in range(2)]
+    client = world.client()
+    answer = client.ask(LONG, token("ann@example.org"))
+    first = await first_text(answer)
+    current = answer._current
+    probes = []
+    is_there = client._watch._is_there
+
+    async def probe(key):
+        found = await is_there(key)
+        probes.append(found)
+        return found
+
+    client._watch._is_there = probe
+    for entry in entries:
+        entry.peer.dht.be_silent()
+    await until(lambda: probes)
+    assert not any(probes)
+    assert answer._current is current
+    for entry in entries:
+        entry.peer.dht.be_silent(False)
+    assert first.text + (await read_all(answer)).text == whole_answer(LONG)
+
+
 async def test_a_peer_of_an_earlier_version_is_not_expected_to_beat(world, monkeypatch):
     monkeypatch.setattr(prompt_wire, "VERSION", 2)
     worker = await world.worker(held())
@@ -109,7 +135,7 @@ async def test_a_peer_of_an_earlier_version_is_not_expected_to_beat(world, monke
     client = world.client()
     answer = client.ask(LONG, token("ann@example.org"))
     await first_text(answer)
-    for _ in range(3 * SILENT_BEATS):
+    for _ in range(3 * GONE_BEATS):
         await asyncio.sleep(prompt_pulse.BEAT_S)
     assert worker.engine.running == 1
     assert answer.silent_gateway is None
@@ -119,11 +145,15 @@ async def test_a_peer_of_an_earlier_version_is_not_expected_to_beat(world, monke
 async def test_nothing_is_said_when_nothing_runs():
     beats, runs, silent = [], [True], asyncio.Event()
     pulse = Pulse(
-        lambda: runs[0], lambda: beats.append(1), lambda: 0.001, on_silent=silent.set
+        lambda: runs[0],
+        lambda: beats.append(1),
+        lambda: 0.001,
+        silent.set,
+        beats=GONE_BEATS,
     )
     pulse.begin()
     pulse.begin()
-    await until(lambda: len(beats) == 3 * SILENT_BEATS)
+    await until(lambda: len(beats) == 3 * GONE_BEATS)
     assert not silent.is_set()  # the peer never said that it beats
     pulse.peer_beats = True
     await asyncio.wait_for(silent.wait(), 5)
@@ -141,9 +171,9 @@ async def test_nothing_is_said_when_nothing_runs():
 
 
 async def test_a_long_path_may_be_silent_for_longer():
-    pulse = Pulse(lambda: True, lambda: None, lambda: 1.0)
+    pulse = Pulse(lambda: True, lambda: None, lambda: 1.0, beats=GONE_BEATS)
     pulse.peer_beats = True
-    pulse._missed = SILENT_BEATS
+    pulse._missed = GONE_BEATS
     assert not pulse.is_silent
     pulse._missed = int(8 / prompt_pulse.BEAT_S) + 1
     assert pulse.is_silent
