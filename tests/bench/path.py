@@ -27,6 +27,7 @@ import uvloop
 
 from peerchat.__main__ import OBJECTS_BETWEEN_COLLECTIONS
 from peerchat.api import AnswerEvent, Fragment, Message, PromptRequest
+from peerchat.gateways import Gateways
 from peerchat.net import HyperDHT
 from peerchat.net.identity import PublicKey
 from peerchat.services.identity import Identity
@@ -158,15 +159,24 @@ async def requests_per_s(asker: Asker) -> float:
     return count / (time.perf_counter() - began_s)
 
 
-async def failover_s(asker: Asker, victims: dict[str, Peer]) -> float:
-    """The longest silence of an answer whose processor is killed by kill -9."""
-    serving, arrived_s = "", []
-    async for event in asker.ask("120", 0):
+async def silence_s(
+    events: AsyncIterator[AnswerEvent], victim: Callable[[str], Peer]
+) -> float:
+    """The longest silence of an answer, of which somebody is killed by kill -9.
+
+    Args:
+        events: of the answer.
+        victim: who it is, of an answer that the processor with this key gives.
+    """
+    serving, text, arrived_s = "", "", []
+    async for event in events:
         serving = getattr(event, "peer", "") or serving
         if isinstance(event, Fragment):
+            text += event.text
             arrived_s.append(time.perf_counter())
             if len(arrived_s) == 20:
-                os.kill(victims[serving].process.pid, signal.SIGKILL)
+                os.kill(victim(serving).process.pid, signal.SIGKILL)
+    assert text.split() == [str(number) for number in range(120)]
     return max(after - before for before, after in pairwise(arrived_s))
 
 
@@ -225,20 +235,50 @@ async def path_rows() -> Iterable[Row]:
 
 
 async def failover_rows() -> Iterable[Row]:
-    """Two processors, and the one that answers is killed."""
-    gaps = []
-    for _ in range(ROUNDS):
-        with (
-            peer("gateway") as gateway,
-            peer("processor", gateway.dht) as one,
-            peer("processor", gateway.dht) as two,
-        ):
-            async with client_of(gateway) as (_dht, asker):
-                await asyncio.sleep(4)
-                victims = {one.keys[0]: one, two.keys[0]: two}
-                gaps.append(await failover_s(asker, victims))
-    median_ms = statistics.median(gaps) * 1000
-    return [("kill -9 of the processor to the next fragment, ms", f"{median_ms:.0f}")]
+    """The longest silence when who answers, or its gateway, is killed."""
+    rounds = [(await processor_killed(), await gateway_killed()) for _ in range(ROUNDS)]
+    names = ("processor", "gateway")
+    medians = [statistics.median(gaps) * 1000 for gaps in zip(*rounds, strict=True)]
+    return [
+        (f"kill -9 of the {name} to the next fragment, ms", f"{median_ms:.0f}")
+        for name, median_ms in zip(names, medians, strict=True)
+    ]
+
+
+async def processor_killed() -> float:
+    with (
+        peer("gateway") as gateway,
+        peer("processor", gateway.dht) as one,
+        peer("processor", gateway.dht) as two,
+    ):
+        async with client_of(gateway) as (_dht, asker):
+            await asyncio.sleep(4)
+            victims = {one.keys[0]: one, two.keys[0]: two}
+            return await silence_s(asker.ask("120", 0), victims.__getitem__)
+
+
+async def gateway_killed() -> float:
+    token = TokenIssuer(SECRET).issue("ann@example.org")
+    with (
+        peer("dht") as node,
+        peer("gateway", node.dht) as one,
+        peer("gateway", node.dht) as two,
+        peer("processor", node.dht),
+    ):
+        dht = await joined(node.dht)
+        swarm = Swarm(dht, Identity.generate())
+        client = Gateways(swarm)
+        try:
+            await asyncio.sleep(4)
+            answer = client.ask("120", token)
+            names = {one.keys[0]: one, two.keys[0]: two}
+            return await silence_s(
+                aiter(answer), lambda _: names[bytes(client._last_good or b"").hex()]
+            )
+        finally:
+            await client.close()
+            await swarm.close()
+            await dht.close()
 
 
 async def memory_rows() -> Iterable[Row]:

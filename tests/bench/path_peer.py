@@ -1,4 +1,4 @@
-"""One process of the path that is measured: ``gateway`` or ``processor``."""
+"""One process of what is measured: ``gateway``, ``processor``, or neither: ``dht``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def run(kind: str, bootstrap: str, count: int) -> None:
     folder = Path(tempfile.mkdtemp())
     settings = Settings(Home(folder, folder, folder, folder), slots=64)
     tasks, keys = [], []
-    for _ in range(count):
+    for _ in range(0 if kind == "dht" else count):
         swarm = Swarm(dht, Identity.generate())
         if kind == "gateway":
             limiter = Limiter(await open_store(folder / "limits.db"), 10**9)
@@ -91,7 +91,7 @@ async def run(kind: str, bootstrap: str, count: int) -> None:
             keys.append(pair.public_key.hex())
     said = {"dht": str(dht.address), "keys": keys, "pid": os.getpid()}
     print(json.dumps(said), flush=True)
-    await asyncio.gather(*tasks)
+    await asyncio.gather(*tasks, asyncio.Event().wait())
 
 
 if __name__ == "__main__":
