@@ -38,6 +38,7 @@ from .embed_messages import EmbedData, EmbedReply, embed_reply, embed_request
 from .gateway_accounts import GatewayAccounts, for_callers
 from .gateway_methods import GatewayMethods
 from .known_accounts import KnownAccounts
+from .limit_passes import LimitPasses
 from .limits import Limiter
 from .messages import (
     ANSWER_BYTES_MAX,
@@ -63,7 +64,7 @@ from .relay import Relay, Routing
 from .router import LOOK_IN_NEED_S, Router
 from .service import Method
 from .swarm import Swarm
-from .tokens import Claims, Verifier
+from .tokens import Claims, TokenVerifier, Verifier
 from .traces import Traces
 from .user_limits import Accepted, UserLimits
 
@@ -125,7 +126,10 @@ class GatewayRole:
         self.router = Router(swarm)
         self._swarm = swarm
         self._known = known
-        self._limits = UserLimits(swarm, limiter, is_shared=is_shared)
+        passes = None
+        if swarm.trust is None and isinstance(verifier, TokenVerifier):
+            passes = LimitPasses(verifier.secrets)
+        self._limits = UserLimits(swarm, limiter, is_shared=is_shared, passes=passes)
         self._dispatcher = Dispatcher(self.router)
         self._patrol = Patrol()
         self._traces = Traces()
@@ -325,7 +329,7 @@ class GatewayRole:
         if has_text or error.code not in NOT_THE_USERS_FAULT:
             return accepted.rate_limit
         try:
-            await self._limits.take_back(accepted, token)
+            await self._limits.take_back(accepted, email, token)
             return await self._accounts.allowance(email, token)
         except ApiError:
             return accepted.rate_limit

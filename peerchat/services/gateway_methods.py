@@ -97,19 +97,19 @@ class GatewayMethods:
         }
 
     async def _admit(self, body: bytes) -> object:
-        claims, data = await self._read(body)
+        claims, data = await self._read_fellow(body)
         request = convert_untrusted(data, AdmitData).request[:64]
         most = self._accounts.limit(claims.email)
         limit, ticket = await self._limits.admit_for(claims.email, most, request)
         return _counted(limit, ticket)
 
     async def _status(self, body: bytes) -> object:
-        claims, _ = await self._read(body)
+        claims, _ = await self._read_fellow(body)
         most = self._accounts.limit(claims.email)
         return _counted(await self._limits.own_status(claims.email, most))
 
     async def _take_back(self, body: bytes) -> object:
-        claims, data = await self._read(body)
+        claims, data = await self._read_fellow(body)
         await self._limits.take_back_for(convert_untrusted(data, TicketData).ticket)
         most = self._accounts.limit(claims.email)
         return _counted(await self._limits.own_status(claims.email, most))
@@ -138,6 +138,12 @@ class GatewayMethods:
             request_id=request_id,
             hops=[_trace_hop(hop) for hop in trace.hops],
         )
+
+    async def _read_fellow(self, body: bytes) -> tuple[Claims, Mapping[str, object]]:
+        """What another gateway asks, and for whom."""
+        envelope = decode_envelope_untrusted(body)
+        claims = self._limits.passed(envelope.token)
+        return claims or await self._accounts.caller(envelope.token), envelope.data
 
     async def _read(self, body: bytes) -> tuple[Claims, Mapping[str, object]]:
         envelope = decode_envelope_untrusted(body)

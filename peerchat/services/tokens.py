@@ -102,6 +102,11 @@ class TokenVerifier:
         self._known.keep(token, claims, claims.expires_s)
         return claims
 
+    @property
+    def secrets(self) -> Sequence[bytes]:
+        """What it checks against; never to be shown."""
+        return self._secrets
+
     def _decoded(self, token: str) -> dict[str, Any]:
         forged: ApiError | None = None
         for secret in self._secrets:

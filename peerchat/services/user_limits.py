@@ -20,11 +20,12 @@ from peerchat.net.errors import NetError
 from peerchat.net.identity import PublicKey
 from peerchat.replies import count_of, rate_limit_of, reply_untrusted, text_of
 
-from .api_keys import PREFIX
 from .limit_owner import owners
+from .limit_passes import LimitPasses
 from .limits import Admission, Limiter
 from .messages import RATE_LIMITED_MESSAGE
 from .swarm import Swarm
+from .tokens import Claims
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +59,21 @@ class UserLimits:
         swarm: the way to the other gateways.
         limiter: counts the users whose owner this gateway is.
         is_shared: all gateways use one store.
+        passes: name a user in an open swarm; elsewhere its own token does.
     """
 
     def __init__(
-        self, swarm: Swarm, limiter: Limiter, *, is_shared: bool = False
+        self,
+        swarm: Swarm,
+        limiter: Limiter,
+        *,
+        is_shared: bool = False,
+        passes: LimitPasses | None = None,
     ) -> None:
         self._swarm = swarm
         self._limiter = limiter
         self._is_shared = is_shared
+        self._passes = passes
         self._tickets: OrderedDict[str, Admission] = OrderedDict()
         self._strangers: dict[PublicKey, float] = {}
         """Gateways that would not count for us, and until when they are not asked."""
@@ -75,34 +83,41 @@ class UserLimits:
     ) -> Accepted:
         """Count one prompt; raises as `Limiter.admit`."""
         body = {"request": request}
-        for owner in await self._owners(user, token):
+        for owner in await self._owners(user):
             if self._swarm.is_self(owner):
                 break
-            reply = await self._ask(owner, "limitAdmit", body, token)
+            reply = await self._ask(owner, "limitAdmit", body, user, token)
             if reply is not None:
                 return Accepted(reply[0], owner=owner, ticket=reply[1])
         admission = await self._limiter.admit(user, most, request=request)
         return Accepted(admission.rate_limit, admission)
 
-    async def take_back(self, accepted: Accepted, token: str) -> None:
+    async def take_back(self, accepted: Accepted, user: str, token: str) -> None:
         """The prompt was not accepted after all."""
         if accepted.admission is not None:
             await self._limiter.take_back(accepted.admission)
         elif accepted.owner is not None:
             body = {"ticket": accepted.ticket}
-            await self._ask(accepted.owner, "limitTakeBack", body, token)
+            await self._ask(accepted.owner, "limitTakeBack", body, user, token)
 
     async def status(self, user: str, most: int | None, token: str) -> RateLimit:
         """What the user has left, by whoever counts it."""
-        for owner in await self._owners(user, token) if token else ():
+        for owner in await self._owners(user) if token else ():
             if self._swarm.is_self(owner):
                 break
-            reply = await self._ask(owner, "limitStatus", {}, token)
+            reply = await self._ask(owner, "limitStatus", {}, user, token)
             if reply is not None:
                 return reply[0]
         return await self._limiter.status(user, most)
 
     # As owner
+
+    def passed(self, proof: str) -> Claims | None:
+        """Whom a gateway of an open swarm asks for; raises `ApiError` (401).
+
+        None: elsewhere the user's own token says it.
+        """
+        return None if self._passes is None else self._passes.verify(proof)
 
     async def admit_for(
         self, user: str, most: int | None, request: str
@@ -125,10 +140,8 @@ class UserLimits:
         """What was counted here."""
         return await self._limiter.status(user, most)
 
-    async def _owners(self, user: str, token: str) -> list[PublicKey]:
-        # An API key lives long: in an open swarm no stranger is shown it.
-        is_secret = self._swarm.trust is None and token.startswith(PREFIX)
-        if self._is_shared or is_secret:
+    async def _owners(self, user: str) -> list[PublicKey]:
+        if self._is_shared:
             return []
         try:
             found = await self._swarm.find(Role.GATEWAY, max_age_s=GATEWAYS_FRESH_S)
@@ -142,10 +155,11 @@ class UserLimits:
         return owners(user, (key for key in asked if key not in self._strangers))
 
     async def _ask(
-        self, owner: PublicKey, method: str, data: object, token: str
+        self, owner: PublicKey, method: str, data: object, user: str, token: str
     ) -> tuple[RateLimit, str] | None:
         """What the owner says; None when it cannot be asked."""
-        body = {"data": data, "meta": {"key": token}}
+        proof = self._passes.issue(user) if self._passes else token
+        body = {"data": data, "meta": {"key": proof}}
         try:
             reply = reply_untrusted(
                 await self._swarm.request(owner, method, body, ASK_TIMEOUT_S)
