@@ -70,11 +70,11 @@ class Running:
             if line.startswith(prefix):
                 return line
 
-    def event(self, name: str) -> dict[str, Any]:
-        """The next JSON line with this ``event``."""
+    def event(self, *names: str) -> dict[str, Any]:
+        """The next JSON line with one of these as its ``event``."""
         while True:
             found: dict[str, Any] = json.loads(self.line("{"))
-            if found.get("event") == name:
+            if found.get("event") in names:
                 return found
 
     def story(self, what: str) -> str:

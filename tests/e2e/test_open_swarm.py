@@ -2,6 +2,7 @@
 
 import json
 import signal
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,49 @@ def test_a_processor_killed_during_an_answer_is_reported(
     processor.finish(signal.SIGKILL)
     assert asking.finish(None, timeout_s=40) == 1
     assert "breaks off here" in "".join(asking.errors)
+
+
+def test_a_gateway_killed_during_an_answer_is_replaced(
+    spawn, run, dht: str, ollama_stub: str, tmp_path: Path
+):
+    words = [f"{number} " for number in range(300)]
+    behaviour = {"model": "slow:latest", "fragments": words, "delay_s": 0.02}
+    request = urllib.request.Request(
+        f"{ollama_stub}/_stub/behaviour", json.dumps(behaviour).encode(), method="POST"
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+    boxes = [
+        serve(spawn, tmp_path / "box", dht, "auth", "gateway"),
+        serve(spawn, tmp_path / "other", dht, "gateway"),
+    ]
+    gpu = serve(
+        spawn, tmp_path / "gpu", dht, "processor",
+        PEERCHAT_ENGINE="ollama", OLLAMA_HOST=ollama_stub,
+    )  # fmt: skip
+    metrics = [box.event("ready")["metrics"][0] for box in boxes]
+    gpu.event("ready")
+    home = tmp_path / "laptop"
+    register(run, home, dht)
+    asking = spawn(
+        "ask", "count", "--model", "slow", "--json",
+        "--open", "--bootstrap", dht, "--home", str(home),
+    )  # fmt: skip
+    text = asking.event("fragment")["text"]
+    serving = next(
+        box
+        for box, url in zip(boxes, metrics, strict=True)
+        if 'peerchat_requests_in_flight{method="processPrompt",role="gateway"} 1.0'
+        in urllib.request.urlopen(url, timeout=10).read().decode()
+    )
+    serving.finish(signal.SIGKILL)
+    while True:
+        event = asking.event("fragment", "done")
+        if event["event"] == "done":
+            break
+        text += event["text"]
+    assert text == "".join(words)
+    assert event["usage"]["continued"] == 1
+    assert asking.finish(None) == 0
 
 
 def test_sigterm_withdraws_and_ends_with_zero(spawn, run, dht: str, tmp_path: Path):
