@@ -186,7 +186,7 @@ class Dispatcher:
             self._router.check(place.request.model, place.excluded)
         except ApiError as error:
             return error
-        wait_s = self._router.retry_after_s(place.request.model)
+        wait_s = self._router.retry_after_s(place.request.model, place.excluded)
         if wait_s is not None and wait_s > HOPE_S:
             return _all_sick(wait_s)
         return None

@@ -232,10 +232,12 @@ class Router:
         """Requests for a model that run at once, at least 1."""
         return max(1, sum(one.room for one in self._able(model, ())))
 
-    def retry_after_s(self, model: str | None) -> float | None:
-        """When a breaker lets one through, if all that are able are kept out by one."""
+    def retry_after_s(
+        self, model: str | None, excluded: Collection[PublicKey] = ()
+    ) -> float | None:
+        """When a breaker lets one through, if all that are left are kept out by one."""
         now_s = self.now_s
-        ones = self._able(model, ())
+        ones = self._able(model, excluded)
         if not ones or any(one.breaker.allows(now_s) for one in ones):
             return None
         times = [one.breaker.next_change_s(now_s) or now_s for one in ones]

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from peerchat.api import ApiError, ErrorCode, Finished, Fragment, PromptRequest, Role
+from peerchat.net.identity import PublicKey
+from peerchat.services import dispatcher
 from peerchat.services.receipts import open_receipt_untrusted, request_hash
 from peerchat.testing.engine import STALL, ScriptedEngine
 from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
@@ -328,3 +330,23 @@ async def test_who_comes_later_is_found_soon(world) -> None:
     async with asyncio.timeout(10):
         while later.key not in [bytes(one.key) for one in router.processors]:  # noqa: ASYNC110, by a timer
             await asyncio.sleep(0.1)
+
+
+async def test_who_failed_a_request_already_gives_it_no_hope(world, monkeypatch):
+    monkeypatch.setattr(dispatcher, "HOPE_S", 0.0)
+    failed, sick = await world.worker(), await world.worker()
+    entry = await world.entry()
+    await read_all(ask(world, entry))
+    router, queue = entry.role.router, entry.role._dispatcher
+    one = next(p for p in router.processors if p.key == sick.key)
+    for _ in range(3):
+        one.breaker.begin(router.now_s)
+        one.breaker.fail(router.now_s)
+    request = PromptRequest("why?", "r-1")
+    place = queue.enter("ann", request, {PublicKey(failed.key)})
+    queue.tick()
+    queue.tick()
+    assert place.error is not None
+    assert "All processors failed of late" in place.error.message
+    assert place.error.retry_after_s
+    queue.leave(place)
