@@ -7,6 +7,7 @@ when they lose a gateway. No I/O.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from .api import (
@@ -20,6 +21,9 @@ from .api import (
     Usage,
 )
 from .settings import PROMPT_BYTES_MAX
+
+LENGTH_OPTIONS = frozenset({"num_predict", "max_tokens", "max_completion_tokens"})
+"""Names of the most tokens that an answer may have."""
 
 REPEAT_CHARS_MIN = 8
 """A shorter beginning may well come again by itself: "ha ha ha"."""
@@ -96,12 +100,25 @@ class Said:
         self._cutters = {False: RepeatCutter(text), True: RepeatCutter(thinking)}
         return replace(
             self.request,
+            options=self._options_left(),
             model=self.model,
             prefix=text,
             prefix_thinking=thinking,
             inputs=self.request.inputs[self._vectors :],
             deadline_s=deadline_s,
         )
+
+    def _options_left(self) -> Mapping[str, object]:
+        """What is left of the tokens that were asked for: a fragment has one or more.
+
+        At least one, as an engine takes none for no limit.
+        """
+        return {
+            name: max(1, value - self._fragments)
+            if name in LENGTH_OPTIONS and type(value) is int and value > 0
+            else value
+            for name, value in self.request.options.items()
+        }
 
     def passed(self, event: AnswerEvent) -> AnswerEvent | None:
         """The event as it goes out, noted; None when it says nothing new."""

@@ -68,6 +68,9 @@ PINGS_AT_ONCE = 8
 TOKEN_CHARS_MAX = 8 * 1024
 """A longer token is none; ours have some 200 characters."""
 
+NOT_THERE = frozenset({ErrorCode.MODEL_MISSING, ErrorCode.NO_PROCESSOR})
+"""Failures that another gateway may not have."""
+
 STATUS_PENDING = 202
 """Of a registration that an admin has to approve."""
 
@@ -395,8 +398,8 @@ class Gateways:
             answer = self._swarm.ask(key, said.rest(left_s), token)
             failure = yield Attempt(key, answer)
             assert failure is not None  # an answer that went well asks for no other
-            if said.has_any and failure.code is ErrorCode.MODEL_MISSING:
-                continue  # a Node.js gateway, or one behind which nobody can go on
+            if said.has_any and failure.code in NOT_THERE:
+                continue  # a Node.js gateway, or one that knows nobody who can go on
             if said.has_any and not (said.can_continue and _is_loss(failure)):
                 self._last_good = key
                 raise broke_off(failure)

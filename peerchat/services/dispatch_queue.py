@@ -127,21 +127,21 @@ class DispatchQueue(Generic[T]):
 
     def pop(self, can_start: Callable[[T], bool]) -> Waiting[T] | None:
         """Take the next request that can be started, in turns; None if none can."""
-        stuck = 0
-        while self._ring and stuck < len(self._ring):
-            user = self._ring[0]
-            turn = self._turns[user]
-            entry = next((one for one in turn.entries if can_start(one.item)), None)
-            if entry is None:
-                stuck += 1
-                self._next_turn(turn)
-                continue
-            stuck = 0
+        ready = {
+            user: entry
+            for user in self._ring
+            if (entry := self._first(user, can_start)) is not None
+        }
+        while ready:
+            # Who cannot start keeps place and turn: slots that come free one by one
+            # would else go to the same user each time.
+            user = next(user for user in self._ring if user in ready)
+            turn, entry = self._turns[user], ready[user]
             if not turn.is_on:
                 turn.is_on = True
                 turn.deficit += QUANTUM
             if turn.deficit < entry.cost:
-                self._next_turn(turn)
+                self._next_turn(user, turn)
                 continue
             turn.deficit -= entry.cost
             self._remove(entry, turn)
@@ -194,9 +194,14 @@ class DispatchQueue(Generic[T]):
             self._ring.append(user)
         return turn
 
-    def _next_turn(self, turn: _Turn[T]) -> None:
+    def _first(self, user: str, can_start: Callable[[T], bool]) -> Waiting[T] | None:
+        entries = self._turns[user].entries
+        return next((one for one in entries if can_start(one.item)), None)
+
+    def _next_turn(self, user: str, turn: _Turn[T]) -> None:
         turn.is_on = False
-        self._ring.rotate(-1)
+        self._ring.remove(user)
+        self._ring.append(user)
 
     def _remove(self, waiting: Waiting[T], turn: _Turn[T]) -> None:
         turn.entries.remove(waiting)

@@ -67,6 +67,8 @@ def none_left(error: ApiError) -> ApiError:
 
     That a gateway lost its processors must not read as the loss of the gateway.
     """
+    if error.code is ErrorCode.BUSY and error.retry_after_s is None:
+        error.retry_after_s = 5
     if error.code is not ErrorCode.PEER_LOST:
         return error
     return ApiError(

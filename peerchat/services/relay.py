@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 TRIES_MAX = 8
 """Processors that fail one request before it is given up."""
 
+BOUNCES_MAX = 8
+"""Processors that tell of a slot and have none, before the asker hears of it."""
+
 DEADLINE_S = 600.0
 """Of a request that brings none."""
 
@@ -64,6 +67,7 @@ class _Way:
     end_s: float
     excluded: set[PublicKey] = field(default_factory=set)
     failures: list[ApiError] = field(default_factory=list)
+    bounces: int = 0
     queue_s: float = 0.0
     first_s: float | None = None
 
@@ -245,7 +249,10 @@ class Relay:
         one = lease.processor
         if error.code is not ErrorCode.BUSY or not one.pushes:
             return False
-        one.refuse()
+        way.bounces += 1
+        if way.bounces > BOUNCES_MAX:
+            return False
+        one.refuse(self._router.now_s)
         one.breaker.abandon()
         self._note("full", lease)
         return True
@@ -264,7 +271,7 @@ class Relay:
         else:
             one.breaker.abandon()
         if error.code in (ErrorCode.BUSY, ErrorCode.STOPPED):
-            one.refuse()
+            one.refuse(self._router.now_s)
         if error.code is ErrorCode.MODEL_MISSING and way.said.model:
             one.lack(way.said.model)
         way.failures.append(error)

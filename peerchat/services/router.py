@@ -120,7 +120,7 @@ class Router:
             ApiError: NO_PROCESSOR; MODEL_MISSING when none has the model;
                 DHT_UNREACHABLE.
         """
-        if any(one.is_free for one in self._able(model, excluded)):
+        if self._able(model, excluded):
             return
         try:
             await self.look()

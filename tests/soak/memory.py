@@ -61,11 +61,21 @@ SLACK_BYTES = 160 * 1024
 TOLD_MAX = 8
 
 
-def objects_left() -> dict[str, int]:
-    """Objects that should be gone by now, with how many there are."""
+def objects() -> Counter[type]:
+    """How many there are of each type."""
     gc.collect()
-    counts = Counter(map(type, gc.get_objects()))
-    left = {kind.__name__: counts[kind] for kind in OF_REQUESTS if counts[kind]}
+    return Counter(map(type, gc.get_objects()))
+
+
+def objects_left(others: Counter[type]) -> dict[str, int]:
+    """Objects that should be gone by now, with how many there are.
+
+    Args:
+        others: what was there before, of other tests in this process.
+    """
+    counts = objects()
+    counts.subtract({kind: others[kind] for kind in (*OF_REQUESTS, *OF_MEMBERS)})
+    left = {kind.__name__: counts[kind] for kind in OF_REQUESTS if counts[kind] > 0}
     for kind, most in OF_MEMBERS.items():
         if counts[kind] > most:
             left[kind.__name__] = counts[kind]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -53,7 +54,13 @@ async def comes_to(nothing: Callable[[], object]) -> None:
         await asyncio.sleep(0.2)
 
 
-async def phase(swarm: SoakSwarm, users: list[User], seed: str, tally: Tally) -> None:
+async def phase(
+    swarm: SoakSwarm,
+    users: list[User],
+    seed: str,
+    tally: Tally,
+    others: Counter[type],
+) -> None:
     """Let users ask while members of the swarm end; returns when all rest."""
     until_s = asyncio.get_running_loop().time() + SOAK_S / 2
     async with asyncio.TaskGroup() as group:
@@ -65,7 +72,7 @@ async def phase(swarm: SoakSwarm, users: list[User], seed: str, tally: Tally) ->
     for user in users:
         # An answer that went on elsewhere counts once, one that nobody gave never.
         assert user.whole <= await user.used() <= user.asked, user.email
-    await comes_to(memory.objects_left)
+    await comes_to(lambda: memory.objects_left(others))
     swarm.forget_pieces()
 
 
@@ -84,7 +91,7 @@ async def test_every_prompt_ends_well_or_in_clear_words(
 ) -> None:
     print(f"PEERCHAT_SOAK_SEED={seed} PEERCHAT_SOAK_S={SOAK_S:g}", flush=True)
     tasks_before = len(asyncio.all_tasks())
-    tally = Tally()
+    tally, others = Tally(), memory.objects()
     async with AsyncExitStack() as stack:
         store = await open_store(tmp_path / "limits.db")
         stack.push_async_callback(store.close)
@@ -94,11 +101,11 @@ async def test_every_prompt_ends_well_or_in_clear_words(
         users = [User(swarm, number, seed, tally) for number in range(USERS)]
         for user in users:
             stack.push_async_callback(user.close)
-        await phase(swarm, users, f"{seed} first", tally)
+        await phase(swarm, users, f"{seed} first", tally, others)
         before = memory.heap()
         # With the one before in it, as that will be in the last.
         before, asked, rss_before = memory.heap(), tally.asked, memory.rss_mib()
-        await phase(swarm, users, f"{seed} second", tally)
+        await phase(swarm, users, f"{seed} second", tally, others)
         asked, after = tally.asked - asked, memory.heap()
         grown = after.total() - before.total()
         print(tally)

@@ -281,9 +281,30 @@ def test_slots_taken_since_it_told_of_itself_count() -> None:
     told(one, 1, busy=4)
     one.running -= 1
     assert one.is_free
-    one.refuse()
+    one.refuse(1.5)
     assert not one.is_free
     told(one, 2, busy=3)
+    assert one.is_free
+
+
+def test_who_refuses_again_and_again_is_asked_ever_more_seldom() -> None:
+    one = Processor(key(1))
+    waits = []
+    now_s = 0.0
+    for _ in range(8):
+        told(one, now_s, busy=0)
+        one.refuse(now_s)
+        since_s = now_s
+        while not one.is_free:
+            now_s += 0.05
+            told(one, now_s, busy=0)
+        waits.append(now_s - since_s)
+    assert waits[0] < 0.2
+    assert waits[:5] == sorted(waits[:5])
+    assert 2.5 < waits[-1] < 3.5
+    one.measure("m", None, 1.0)
+    one.refuse(now_s)
+    told(one, now_s + 0.2, busy=0)
     assert one.is_free
 
 
