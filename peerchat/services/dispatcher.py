@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from peerchat.api import ApiError, ErrorCode, PromptRequest
 from peerchat.net.identity import PublicKey
 
+from .breaker import Breaker
 from .dispatch_queue import COST_MAX, DispatchQueue, Waiting, cost_of
 from .processor_state import Processor
 from .router import Router
@@ -36,6 +37,8 @@ class Lease:
     reason: str
     expected_s: float
     began_s: float
+    breaker: Breaker
+    """Judges by how the answer ends."""
     is_held: bool = True
 
 
@@ -197,8 +200,9 @@ class Dispatcher:
         processor, choice = found
         processor.running += 1
         now_s = self._router.now_s
-        processor.breaker.begin(now_s)
-        place.lease = Lease(processor, choice.reason, choice.expected_s, now_s)
+        breaker = processor.breaker(place.request.model)
+        breaker.begin(now_s)
+        place.lease = Lease(processor, choice.reason, choice.expected_s, now_s, breaker)
         place.position = 0
         place.notify()
 

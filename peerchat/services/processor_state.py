@@ -29,6 +29,9 @@ UNTOLD_SLOTS = 8
 """Requests at once for a processor that does not tell how many it takes."""
 
 
+MODELS_KEPT = 64
+"""Of which something is remembered; more are not asked for at one processor."""
+
 REFUSED_S = 0.1
 REFUSED_S_MAX = 3.0
 """It is not asked for so long after it refused: at first another gateway may just have
@@ -58,7 +61,8 @@ class Processor:
     """When it was heard of last."""
     running: int = 0
     """Prompts of this gateway that it works on."""
-    breaker: Breaker = field(default_factory=Breaker)
+    _breakers: dict[str, Breaker] = field(default_factory=dict)
+    """By model: one that is broken keeps no healthy one from being asked for."""
     _running_then: int = 0
     """`running` when `busy` was told."""
     _is_full: bool = False
@@ -122,8 +126,20 @@ class Processor:
         if tokens_per_s:
             known = self._speeds.get(model, tokens_per_s)
             self._speeds[model] = known + (tokens_per_s - known) / 4
-            while len(self._speeds) > 64:
+            while len(self._speeds) > MODELS_KEPT:
                 self._speeds.pop(next(iter(self._speeds)))
+
+    def breaker(self, model: str | None) -> Breaker:
+        """That of a model; without a name, of the one that it answers with then."""
+        models = self.models or {}
+        known = self._named(model) if model else next(iter(models.values()), None)
+        name = known.name if known else model or ""
+        breaker = self._breakers.get(name)
+        if breaker is None:
+            breaker = self._breakers[name] = Breaker()
+            while len(self._breakers) > MODELS_KEPT:
+                self._breakers.pop(next(iter(self._breakers)))
+        return breaker
 
     def suspect_after_s(self) -> float:
         """Silence of a busy processor after which it is likely gone."""

@@ -215,7 +215,7 @@ class Relay:
         finally:
             patrol.remove(dog)
             if not is_judged:
-                one.breaker.abandon()
+                lease.breaker.abandon()
             await answer.aclose()
 
     def _progress(self, way: _Way, lease: Lease, event: Progress) -> Progress:
@@ -227,7 +227,7 @@ class Relay:
     def _end(self, way: _Way, lease: Lease, event: Finished) -> Finished:
         now_s = self._router.now_s
         one, usage = lease.processor, event.usage
-        one.breaker.succeed()
+        lease.breaker.succeed()
         one.measure(usage.model, usage.tokens_per_s, now_s - lease.began_s)
         self._router.affinity.note(way.said.request, bytes(one.key))
         usage = replace(
@@ -253,7 +253,7 @@ class Relay:
         if way.bounces > BOUNCES_MAX:
             return False
         one.refuse(self._router.now_s)
-        one.breaker.abandon()
+        lease.breaker.abandon()
         self._note("full", lease)
         return True
 
@@ -267,9 +267,9 @@ class Relay:
         is_late = error.code is ErrorCode.TIMEOUT and self._router.now_s >= way.end_s
         kind = kind_of(error, is_continued=bool(way.failures))
         if kind is Kind.HARD and not is_late:
-            one.breaker.fail(self._router.now_s)
+            lease.breaker.fail(self._router.now_s)
         else:
-            one.breaker.abandon()
+            lease.breaker.abandon()
         if error.code in (ErrorCode.BUSY, ErrorCode.STOPPED):
             one.refuse(self._router.now_s)
         if error.code is ErrorCode.MODEL_MISSING and way.said.model:

@@ -207,7 +207,7 @@ class Router:
         """Whether a processor that may serve the model is free."""
         now_s = self.now_s
         return any(
-            one.is_free and one.breaker.allows(now_s)
+            one.is_free and one.breaker(model).allows(now_s)
             for one in self._able(model, excluded)
         )
 
@@ -219,7 +219,7 @@ class Router:
         free = [
             one
             for one in self._able(request.model, excluded)
-            if one.is_free and one.breaker.allows(now_s)
+            if one.is_free and one.breaker(request.model).allows(now_s)
         ]
         if not free:
             return None
@@ -238,9 +238,9 @@ class Router:
         """When a breaker lets one through, if all that are left are kept out by one."""
         now_s = self.now_s
         ones = self._able(model, excluded)
-        if not ones or any(one.breaker.allows(now_s) for one in ones):
+        if not ones or any(one.breaker(model).allows(now_s) for one in ones):
             return None
-        times = [one.breaker.next_change_s(now_s) or now_s for one in ones]
+        times = [one.breaker(model).next_change_s(now_s) or now_s for one in ones]
         return min(times) - now_s
 
     def is_self(self, processor: Processor) -> bool:

@@ -297,7 +297,7 @@ async def test_a_sick_processor_is_kept_out_and_let_back_in(world) -> None:
         await read_all(ask(world, entry, f"p{number}"))
     assert len(sick.engine.requests) <= 4
     (known,) = (p for p in entry.role.router.processors if bytes(p.key) == sick.key)
-    assert not known.breaker.allows(asyncio.get_running_loop().time()) or (
+    assert not known.breaker(None).allows(asyncio.get_running_loop().time()) or (
         len(sick.engine.requests) < 3
     )
 
@@ -340,8 +340,8 @@ async def test_who_failed_a_request_already_gives_it_no_hope(world, monkeypatch)
     router, queue = entry.role.router, entry.role._dispatcher
     one = next(p for p in router.processors if p.key == sick.key)
     for _ in range(3):
-        one.breaker.begin(router.now_s)
-        one.breaker.fail(router.now_s)
+        one.breaker(None).begin(router.now_s)
+        one.breaker(None).fail(router.now_s)
     request = PromptRequest("why?", "r-1")
     place = queue.enter("ann", request, {PublicKey(failed.key)})
     queue.tick()

@@ -12,6 +12,7 @@ from peerchat.services import processor_state
 from peerchat.services.dispatch_queue import DispatchQueue
 from peerchat.services.engines.base import engine_failed
 from peerchat.testing.engine import ScriptedEngine
+from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
 
 from .routing_world import RoutingWorld, ask, read_all
 
@@ -96,3 +97,21 @@ async def test_a_request_has_a_place_before_newcomers_told_of_themselves(world):
     one.busy = one.room
     async with asyncio.timeout(1):
         await entry.role.router.ensure(None)
+
+
+async def test_a_broken_model_keeps_nobody_from_a_healthy_one(world):
+    def fault(request):
+        return Fault.ERROR if request.model == "broken" else Fault.NONE
+
+    engine = FaultyEngine(fault)
+    engine.model_names = ("scripted", "broken")
+    await world.worker(engine, slots=4)
+    entry = await world.entry()
+    for number in range(5):
+        with pytest.raises(ApiError):
+            await read_all(ask(world, entry, f"p{number}", model="broken"))
+    one = next(iter(entry.role.router.processors))
+    assert not one.breaker("broken").allows(entry.role.router.now_s)
+    read = await read_all(ask(world, entry, "well?", model="scripted"))
+    assert read.text == whole_answer("well?")
+    assert not any(progress.state == "queued" for progress in read.progress)
