@@ -35,16 +35,45 @@ def run(out: Output, main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` to its end; failures end the process with one line, no traceback."""
     import asyncio  # a fifth of what `peerchat --help` would load
 
+    ended_by: list[int] = []
     try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with (
+            _ends_as_interrupted(ended_by),
+            asyncio.Runner(loop_factory=loop_factory()) as runner,
+        ):
             return runner.run(main)
     except KeyboardInterrupt:
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        code = 128 + ended_by[0] if ended_by else EXIT_INTERRUPTED
+        raise SystemExit(code) from None
     except BrokenPipeError:
         _leave_closed_pipe()
     except (Exception, ExceptionGroup) as error:
         report(out, error)
         raise SystemExit(EXIT_FAILED) from None
+
+
+@contextmanager
+def _ends_as_interrupted(ended_by: list[int]) -> Iterator[None]:
+    """Let what ends a command, or closes its terminal, stop it as Ctrl+C does.
+
+    An answer that it reads is then stopped on every hop at once.
+    """
+
+    def end(number: int, _frame: object) -> None:
+        ended_by.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # What is ignored, as under nohup, stays so.
+    ours = [one for one in numbers if signal.getsignal(one) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

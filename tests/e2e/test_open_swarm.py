@@ -142,10 +142,16 @@ def test_a_processor_killed_during_an_answer_is_reported(
     processor.event("ready")
     home = tmp_path / "laptop"
     register(run, home, dht)
-    asking = spawn(
+    story = (
         "ask", "tell me a story", "--model", "stall", "--json",
         "--open", "--bootstrap", dht, "--home", str(home),
     )  # fmt: skip
+    ended = spawn(*story)
+    ended.event("fragment")
+    assert ended.finish(signal.SIGTERM) == 128 + signal.SIGTERM
+    with urllib.request.urlopen(f"{ollama_stub}/_stub/idle", timeout=5) as idle:
+        assert json.load(idle)["active"] == 0
+    asking = spawn(*story)
     asking.event("fragment")
     processor.finish(signal.SIGKILL)
     assert asking.finish(None, timeout_s=40) == 1
