@@ -79,6 +79,7 @@ FOLLOW_EVERY_S = 1.0
 NOT_THE_USERS_FAULT = frozenset(
     {
         ErrorCode.NO_PROCESSOR,
+        ErrorCode.MODEL_MISSING,
         ErrorCode.BUSY,
         ErrorCode.PEER_LOST,
         ErrorCode.ENGINE_DOWN,

@@ -19,6 +19,7 @@ from peerchat.net.driver.connection import Connection
 from peerchat.net.mux.protomux import Channel
 from peerchat.services import prompt_wire
 from peerchat.services.engines.base import engine_failed, model_missing
+from peerchat.services.prompt_events import fragment_body
 
 from .engine import ScriptedEngine
 
@@ -209,29 +210,53 @@ class FaultyEngine(ScriptedEngine):
 
 
 class MalformedProcessor:
-    """Answers every request on ``peerchat/stream`` with bytes that mean nothing."""
+    """Answers every request on ``peerchat/stream`` with bytes that mean nothing.
 
-    def __init__(self) -> None:
+    Args:
+        says: a beginning that can be read.
+        is_held: only `release` lets the bytes out.
+    """
+
+    def __init__(self, says: str = "", *, is_held: bool = False) -> None:
         self.asked = 0
+        self._says = says
+        self._is_held = is_held
+        self._held: list[Callable[[], None]] = []
 
     def attach(self, connection: Connection) -> None:
         """Take the channel on this connection."""
         key = bytes(connection.public_key)
 
         def notify(_id: bytes | None) -> None:
-            channel: Channel | None = None
-
-            def on_message(_kind: int, payload: bytes) -> None:
-                self.asked += 1
-                number, _ = prompt_wire.decode_number_untrusted(payload)
-                head = prompt_wire.encode(number)
-                if channel is not None:
-                    channel.send(prompt_wire.MessageType.FRAGMENT, head + b"\xc1junk")
-
             channel = connection.mux.create_channel(
-                prompt_wire.PROTOCOL, key, on_message=on_message
+                prompt_wire.PROTOCOL,
+                key,
+                on_message=lambda kind, payload: self._answer(channel, kind, payload),
             )
             if channel is not None:
                 channel.open(prompt_wire.encode_handshake())
 
         connection.mux.pair(prompt_wire.PROTOCOL, key, notify)
+
+    def release(self) -> None:
+        """Let out what was held."""
+        held, self._held = self._held, []
+        for send in held:
+            send()
+
+    def _answer(self, channel: Channel | None, kind: int, payload: bytes) -> None:
+        if channel is None or kind != prompt_wire.MessageType.REQUEST:
+            return
+        self.asked += 1
+        number, _ = prompt_wire.decode_number_untrusted(payload)
+        fragment = prompt_wire.MessageType.FRAGMENT
+        if self._says:
+            body = fragment_body(Fragment(self._says))
+            channel.send(fragment, prompt_wire.encode(number, body))
+
+        def send() -> None:
+            channel.send(fragment, prompt_wire.encode(number) + b"\xc1junk")
+
+        self._held.append(send)
+        if not self._is_held:
+            self.release()

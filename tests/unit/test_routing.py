@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
-from peerchat.api import ApiError, ErrorCode, Finished, Fragment, PromptRequest, Role
+from peerchat.api import (
+    ApiError,
+    ErrorCode,
+    Finished,
+    Fragment,
+    Message,
+    PromptRequest,
+    Role,
+)
 from peerchat.net.identity import PublicKey
 from peerchat.services import dispatcher
+from peerchat.services.processor_watch import ProcessorWatch
 from peerchat.services.receipts import open_receipt_untrusted, request_hash
 from peerchat.testing.engine import STALL, ScriptedEngine
 from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
 
 from .routing_world import RoutingWorld, ask, first_text, read_all
 from .services_world import call, token
+from .waiting import until
 
 
 @pytest.fixture
@@ -58,12 +69,45 @@ async def test_a_processor_never_gets_more_than_its_slots(world) -> None:
     assert all(p.estimate_s is not None for p in waited)
 
 
+async def test_what_found_no_room_after_all_is_next_again(world, monkeypatch) -> None:
+    go_on = asyncio.Event()
+    engine = ScriptedEngine(["x ", go_on])
+    await world.worker(engine)
+    entry, other = [await world.entry(f"{n}.db") for n in range(2)]
+    for one in (entry, other):
+        await one.role.router.ensure(None)
+    (known,) = entry.role.router.processors
+    with monkeypatch.context() as patched:
+        # It does not hear that the other gateway took the slot.
+        patched.setattr(ProcessorWatch, "_tell", lambda *_told, **_: None)
+        known.seen_s = float("inf")
+        async with aclosing(ask(world, other, "of the other")) as held:
+            await first_text(held)
+            first = asyncio.create_task(read_all(ask(world, entry, "first")))
+            await until(lambda: known._is_full)
+            second = asyncio.create_task(
+                read_all(ask(world, entry, "second", user="bob@example.org"))
+            )
+            await until(lambda: entry.role._dispatcher.queued == 2)
+    go_on.set()
+    reads = await asyncio.gather(first, second)
+    assert [one.prompt for one in engine.requests] == [
+        "of the other",
+        "first",
+        "second",
+    ]
+    assert [one.text for one in reads] == ["x ", "x "]
+    assert "retrying" not in {p.state for one in reads for p in one.progress}
+    assert "full" in [hop.what for hop in reads[0].end.hops]
+    assert not known.breaker(None)._outcomes.count(False)
+
+
 async def test_a_full_queue_refuses_at_once(world) -> None:
     await world.worker(ScriptedEngine(["x ", STALL]))
     entry = await world.entry()
     answers = [ask(world, entry, f"p{n}") for n in range(10)]
     tasks = [asyncio.create_task(first_text(one)) for one in answers[:9]]
-    await asyncio.sleep(0.3)
+    await until(lambda: entry.role._dispatcher.queued == 8)
     with pytest.raises(ApiError, match="too many prompts waiting") as caught:
         await read_all(answers[9])
     assert (caught.value.status, caught.value.code) == (503, ErrorCode.BUSY)
@@ -82,18 +126,17 @@ async def test_stop_while_waiting_frees_the_place_and_the_slot(world) -> None:
     await first_text(running)
     waiting = ask(world, entry, "two", user="bob@example.org")
     task = asyncio.create_task(first_text(waiting))
-    await asyncio.sleep(0.2)
-    assert entry.role._dispatcher.queued == 1
+    await until(lambda: entry.role._dispatcher.queued == 1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await waiting.aclose()
     await running.aclose()
     async with asyncio.timeout(2):
         await engine.wait_for(lambda one: one.running == 0)
-    await asyncio.sleep(0.1)
-    assert entry.role._dispatcher.queued == 0
-    assert worker.role.busy == 0
-    assert [one.running for one in entry.role.router.processors] == [0]
+    await until(lambda: not entry.role._dispatcher._waiting)
+    await until(lambda: worker.role.busy == 0)
+    await until(lambda: [p.running for p in entry.role.router.processors] == [0])
+    assert len(engine.requests) == 1
 
 
 async def test_killed_in_the_middle_another_goes_on(world) -> None:
@@ -145,9 +188,13 @@ async def test_a_stall_is_waited_out_where_nobody_else_is_free(world) -> None:
     entry = await world.entry(stall_s=0.2)
     answer = ask(world, entry)
     await first_text(answer)
-    await asyncio.sleep(0.7)
+    reading = asyncio.create_task(read_all(answer))
+    (dog,) = entry.role._patrol._dogs
+    await until(lambda: dog.waiting_since_s)
+    assert not dog.judge(dog.waiting_since_s + 10)
     go_on.set()
-    assert (await read_all(answer)).text == "whole"
+    read = await reading
+    assert (read.text, read.end.usage.continued) == ("whole", 0)
 
 
 async def test_the_deadline_ends_it(world) -> None:
@@ -255,14 +302,15 @@ async def test_a_paused_processor_finishes_and_takes_nothing_new(world) -> None:
     running = ask(world, entry)
     await first_text(running)
     worker.role.set_paused(True)
-    await asyncio.sleep(0.2)
+    (known,) = entry.role.router.processors
+    await until(lambda: known.is_paused)
     with pytest.raises(ApiError) as caught:
         await read_all(ask(world, entry, "new"))
     assert caught.value.code is ErrorCode.NO_PROCESSOR
     go_on.set()
     assert (await read_all(running)).text == "b"
     worker.role.set_paused(False)
-    await asyncio.sleep(0.2)
+    await until(lambda: not known.is_paused)
     assert (await read_all(ask(world, entry, "new"))).text == "a b"
 
 
@@ -305,8 +353,6 @@ async def test_a_sick_processor_is_kept_out_and_let_back_in(world) -> None:
 async def test_the_next_turn_goes_to_who_knows_the_conversation(world) -> None:
     workers = [await world.worker(slots=4) for _ in range(4)]
     entry = await world.entry()
-    from peerchat.api import Message
-
     history: tuple[Message, ...] = ()
     peers = set()
     for number in range(6):
@@ -327,9 +373,7 @@ async def test_who_comes_later_is_found_soon(world) -> None:
     await read_all(ask(world, entry))
     later = await world.worker()
     router = entry.role.router
-    async with asyncio.timeout(10):
-        while later.key not in [bytes(one.key) for one in router.processors]:  # noqa: ASYNC110, by a timer
-            await asyncio.sleep(0.1)
+    await until(lambda: later.key in [bytes(one.key) for one in router.processors])
 
 
 async def test_who_failed_a_request_already_gives_it_no_hope(world, monkeypatch):
