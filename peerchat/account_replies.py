@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .replies import EMAIL_CHARS_MAX, text_of
+from .replies import EMAIL_CHARS_MAX, text_of, whole_of
 
 ACCOUNTS_MAX = 1000
 """Of one answer that are read; gateways give a few hundred at once."""
 
 CODE_CHARS_MAX = 128
 PASSWORD_CHARS_MAX = 256
-NUMBER_MAX = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def managed_of(reply: Mapping[str, object]) -> ManagedAccounts:
         has_more=reply.get("hasMore") is True,
         password=text_of(reply.get("password"), PASSWORD_CHARS_MAX),
         code=text_of(reply.get("code"), CODE_CHARS_MAX),
-        expires_ms=_number(reply.get("expiresMs")) or 0,
+        expires_ms=whole_of(reply.get("expiresMs")) or 0,
     )
 
 
@@ -71,12 +70,6 @@ def _account(item: object) -> ManagedAccount | None:
         email,
         text_of(item.get("role")),
         text_of(item.get("status")),
-        _number(item.get("maxRequests")),
-        _number(item.get("createdMs")) or 0,
+        whole_of(item.get("maxRequests")),
+        whole_of(item.get("createdMs")) or 0,
     )
-
-
-def _number(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if 0 <= value <= NUMBER_MAX else None

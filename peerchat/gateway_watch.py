@@ -54,11 +54,12 @@ class GatewayWatch:
             await asyncio.sleep(LOOK_EVERY_S)
             if not self._answers:
                 return
-            silent = {answer.silent_gateway for answer in self._answers} - {None}
+            told = (answer.silent_gateway for answer in self._answers)
+            silent = {gateway for gateway in told if gateway is not None}
             if silent and await self._is_anybody_else_there(silent):
                 await self._leave(silent)
 
-    async def _is_anybody_else_there(self, silent: set[PublicKey | None]) -> bool:
+    async def _is_anybody_else_there(self, silent: set[PublicKey]) -> bool:
         try:
             others = [key for key in await self._find() if key not in silent]
         except ApiError:
@@ -66,8 +67,7 @@ class GatewayWatch:
         probes = [self._is_there(key) for key in others[:PROBED_MAX]]
         return any(await asyncio.gather(*probes))
 
-    async def _leave(self, silent: set[PublicKey | None]) -> None:
+    async def _leave(self, silent: set[PublicKey]) -> None:
         for answer in list(self._answers):
-            gateway = answer.silent_gateway  # it may have been heard meanwhile
-            if gateway is not None and gateway in silent:
+            if answer.silent_gateway in silent:  # and not heard meanwhile
                 await answer.leave()

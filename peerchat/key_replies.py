@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .replies import text_of
+from .replies import text_of, whole_of
 
 KEYS_MAX = 1000
 """Of one answer that are read; an account has far fewer."""
 
 KEY_CHARS_MAX = 256
-NUMBER_MAX = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,9 @@ def keys_of(reply: Mapping[str, object]) -> list[ManagedKey]:
 def _key(item: object) -> ManagedKey | None:
     if not isinstance(item, Mapping) or not (key_id := text_of(item.get("keyId"))):
         return None
-    made = item.get("createdMs")
-    is_time = isinstance(made, int) and 0 <= made <= NUMBER_MAX
     return ManagedKey(
         key_id,
         text_of(item.get("name")),
-        made if is_time else 0,  # type: ignore[arg-type]
+        whole_of(item.get("createdMs")) or 0,
         text_of(item.get("key"), KEY_CHARS_MAX),
     )

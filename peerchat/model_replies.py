@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 
 from .api import LoadedModel, ModelDetails, ModelInfo
-from .replies import MODELS_MAX, text_of
+from .replies import MODELS_MAX, number_of, text_of, whole_of
 
 LISTED_MAX = 1000
 """Models of a swarm that are read, as many as a gateway tells."""
@@ -15,7 +14,6 @@ LISTED_MAX = 1000
 PEERS_MAX = 64
 WORDS_MAX = 32
 WORD_CHARS_MAX = 64
-NUMBER_MAX = 2**53
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -55,21 +53,21 @@ def _details(entry: Mapping[str, object]) -> ModelDetails:
         parameters=_word(entry.get("parameters")),
         quantization=_word(entry.get("quantization")),
         file_format=_word(entry.get("format")),
-        size_bytes=_whole(entry.get("sizeBytes")),
-        context_tokens=_whole(entry.get("contextTokens")),
-        vector_length=_whole(entry.get("vectorLength")),
+        size_bytes=whole_of(entry.get("sizeBytes")),
+        context_tokens=whole_of(entry.get("contextTokens")),
+        vector_length=whole_of(entry.get("vectorLength")),
         capabilities=frozenset(_words(entry.get("capabilities"))),
-        modified_s=_seconds(entry.get("modifiedS")),
+        modified_s=number_of(entry.get("modifiedS")),
         digest=str(digest) if is_digest else "",
     )
 
 
 def _loaded(entry: Mapping[str, object]) -> LoadedModel:
     return LoadedModel(
-        _seconds(entry.get("keptS")),
-        size_bytes=_whole(entry.get("sizeBytes")),
-        vram_bytes=_whole(entry.get("vramBytes")),
-        context_tokens=_whole(entry.get("contextTokens")),
+        number_of(entry.get("keptS")),
+        size_bytes=whole_of(entry.get("sizeBytes")),
+        vram_bytes=whole_of(entry.get("vramBytes")),
+        context_tokens=whole_of(entry.get("contextTokens")),
     )
 
 
@@ -87,15 +85,3 @@ def _word(value: object) -> str:
 def _words(value: object) -> tuple[str, ...]:
     told = value[:WORDS_MAX] if isinstance(value, list) else []
     return tuple(word for one in told if (word := _word(one)))
-
-
-def _whole(value: object) -> int | None:
-    is_whole = type(value) is int and 0 <= value <= NUMBER_MAX
-    return value if is_whole else None  # type: ignore[return-value]
-
-
-def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    is_time = math.isfinite(value) and 0 <= value <= NUMBER_MAX
-    return float(value) if is_time else None

@@ -22,6 +22,8 @@ MODELS_MAX = 200
 """Models of one processor that are read; nobody scrolls through more."""
 HOPS_MAX = 100
 SECONDS_MAX = 31 * 24 * 3600
+NUMBER_MAX = 2**53
+"""What JSON's readers agree on."""
 
 _CODES = {
     400: ErrorCode.INVALID_REQUEST,
@@ -118,13 +120,11 @@ def rate_limit_of(reply: Mapping[str, object]) -> RateLimit | None:
     remaining, most = info.get("remainingRequests"), info.get("maxRequests")
     if not (isinstance(remaining, int) and isinstance(most, int)):
         return None
-    minutes = info.get("windowDurationMinutes")
-    is_number = isinstance(minutes, int | float) and math.isfinite(minutes)
     return RateLimit(
         remaining=max(0, remaining),
         max_requests=max(0, most),
         reset_s=count_of(info.get("nextResetInSeconds")) or 0,
-        window_minutes=float(minutes) if is_number else 0.0,  # type: ignore[arg-type]
+        window_minutes=number_of(info.get("windowDurationMinutes")) or 0.0,
     )
 
 
@@ -173,13 +173,11 @@ def hops_of(reply: Mapping[str, object]) -> list[Hop]:
 
 
 def _hop(item: Mapping[str, object]) -> Hop:
-    at_s = item.get("atS")
-    is_number = isinstance(at_s, int | float) and math.isfinite(at_s)
     return Hop(
         text_of(item.get("role"), 32),
         text_of(item.get("peer"), 64),
         text_of(item.get("what"), 64),
-        float(at_s) if is_number else 0.0,  # type: ignore[arg-type]
+        number_of(item.get("atS")) or 0.0,
         text_of(item.get("detail")),
     )
 
@@ -200,6 +198,20 @@ def _model(item: object, engine: str, embedders: set[str]) -> ModelInfo | None:
 def text_of(value: object, limit: int = 200) -> str:
     """A foreign value as a label; empty when it is no text."""
     return display_line(value, limit) if isinstance(value, str) else ""
+
+
+def number_of(value: object) -> float | None:
+    """A foreign value as a figure or Unix time; None when it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value <= NUMBER_MAX else None  # false for NaN
+
+
+def whole_of(value: object) -> int | None:
+    """A foreign value as bytes or milliseconds; None when it is no whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= NUMBER_MAX else None
 
 
 def count_of(value: object) -> int | None:

@@ -1,9 +1,9 @@
-"""A circuit breaker: keeps a sick processor out, and lets it back in.
+"""A circuit breaker: keeps a sick model of a processor out, and lets it back in.
 
 Closed: requests pass. Open: none do, for two seconds that double with each failure of a
-trial. Half-open: one request is let through, and decides. Only hard failures count; a
-processor that is full, or lacks a model, is not sick. No clock: `now_s` comes with each
-call.
+trial. Half-open: one request is let through, and decides. Only hard failures count. One
+that is full is not sick: it rests, for longer with each refusal in a row. No clock:
+`now_s` comes with each call.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ FAILED_SHARE = 0.5
 OPEN_S = 2.0
 OPEN_S_MAX = 60.0
 
+REST_S = 0.1
+REST_S_MAX = 3.0
+"""At first another gateway may just have been faster; later the engine is likely busy
+with others' work, whatever its processor tells of slots."""
+
 
 class BreakerState(enum.Enum):
     """Whether requests pass."""
@@ -29,7 +34,7 @@ class BreakerState(enum.Enum):
 
 
 class Breaker:
-    """Of one processor."""
+    """Of one model of one processor."""
 
     def __init__(self) -> None:
         self._outcomes: deque[bool] = deque(maxlen=WINDOW)
@@ -38,6 +43,8 @@ class Breaker:
         self._until_s: float | None = None
         """Open or half-open; the latter from then on."""
         self._is_trying = False
+        self._rest_s = REST_S
+        self._rests_until_s = float("-inf")
 
     def state(self, now_s: float) -> BreakerState:
         """Where it stands."""
@@ -47,6 +54,8 @@ class Breaker:
 
     def allows(self, now_s: float) -> bool:
         """Whether a request may go there now."""
+        if now_s < self._rests_until_s:
+            return False
         match self.state(now_s):
             case BreakerState.CLOSED:
                 return True
@@ -61,11 +70,18 @@ class Breaker:
             self._is_trying = True
 
     def abandon(self) -> None:
-        """A request ended and says nothing of the processor: stopped, or refused."""
+        """A request ended and says nothing of the processor: stopped, say."""
         self._is_trying = False
+
+    def refuse(self, now_s: float) -> None:
+        """There was no room for a request."""
+        self._is_trying = False
+        self._rests_until_s = now_s + self._rest_s
+        self._rest_s = min(2 * self._rest_s, REST_S_MAX)
 
     def succeed(self) -> None:
         """A request went well."""
+        self._rest_s = REST_S
         self._in_a_row = 0
         self._outcomes.append(True)
         if self._is_trying:
@@ -87,9 +103,8 @@ class Breaker:
 
     def next_change_s(self, now_s: float) -> float | None:
         """When it will let one through; None when nothing is pending."""
-        if self._until_s is None or self._until_s <= now_s:
-            return None
-        return self._until_s
+        until_s = max(self._until_s or now_s, self._rests_until_s)
+        return until_s if until_s > now_s else None
 
     def _is_sick(self) -> bool:
         if self._in_a_row >= FAILURES_IN_A_ROW:

@@ -16,17 +16,7 @@ from peerchat.api import ModelDetails
 from peerchat.net.errors import DecodeError
 from peerchat.sanitize import display_line
 
-from .engines.base import (
-    CHAT,
-    COMPLETION,
-    EMBED,
-    IMAGES,
-    INSERT,
-    JSON,
-    PREFIX,
-    THINKING,
-    TOOLS,
-)
+from .engines.base import CAPABILITIES
 from .prompt_wire import figure
 from .status_wire import MODELS_MAX, Name
 
@@ -40,11 +30,6 @@ WORD_CHARS_MAX = 64
 FAMILIES_MAX = 8
 CAPABILITIES_MAX = 32
 DIGEST_BYTES = 32
-
-CAPABILITIES = frozenset(
-    {CHAT, COMPLETION, EMBED, IMAGES, INSERT, JSON, PREFIX, THINKING, TOOLS}
-)
-"""Other words are of a later version, and left out."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -133,6 +118,7 @@ def _told(one: Details) -> ModelDetails:
         digest=one.digest.hex() if len(one.digest) == DIGEST_BYTES else "",
         context_tokens=one.context_tokens or None,
         vector_length=one.vector_length or None,
+        # Other words are of a later version.
         capabilities=CAPABILITIES.intersection(one.capabilities),
         modified_s=figure(one.modified_s),
     )

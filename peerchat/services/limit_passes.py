@@ -16,6 +16,8 @@ import jwt
 from .tokens import ALGORITHM, Claims, check_form, reason_of, refused
 
 PASS_LIFE_S = 60
+CLOCK_SKEW_S = 60
+"""Between two gateways: a pass that looks too old, or too new, by less is good."""
 PURPOSE = "limits"
 
 _jwt = jwt.PyJWT(options={"require": ["exp", "iat", "sub"]})
@@ -53,7 +55,7 @@ class LimitPasses:
                     key,
                     algorithms=[ALGORITHM],
                     audience=PURPOSE,
-                    leeway=PASS_LIFE_S,
+                    leeway=CLOCK_SKEW_S,
                 )
             except jwt.InvalidSignatureError:
                 continue

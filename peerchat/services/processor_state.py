@@ -28,14 +28,8 @@ SUSPECT_BEATS = 2.5
 UNTOLD_SLOTS = 8
 """Requests at once for a processor that does not tell how many it takes."""
 
-
 MODELS_KEPT = 64
 """Of which something is remembered; more are not asked for at one processor."""
-
-REFUSED_S = 0.1
-REFUSED_S_MAX = 3.0
-"""It is not asked for so long after it refused: at first another gateway may just have
-been faster, later its engine is likely busy with others' work."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,9 +61,6 @@ class Processor:
     """`running` when `busy` was told."""
     _is_full: bool = False
     """It refused for lack of room since it told of itself."""
-    _refusals: int = 0
-    """In a row: it tells of slots, and its engine has none."""
-    _full_until_s: float = float("-inf")
     _lacks: set[str] = field(default_factory=set)
     """Models that it said it does not have, since then."""
     _told_s: float = float("-inf")
@@ -96,7 +87,7 @@ class Processor:
         if status.answer_s is not None:
             self._answer_s = status.answer_s
         self._running_then = self.running
-        self._is_full = now_s < self._full_until_s
+        self._is_full = False
         self._lacks.clear()
 
     def hear(self, now_s: float) -> None:
@@ -109,11 +100,9 @@ class Processor:
         self._gap_s = 0.0
         self.details = {}
 
-    def refuse(self, now_s: float) -> None:
-        """It has no room, whatever it told; longer with each time in a row."""
+    def refuse(self) -> None:
+        """It has no room, whatever it told."""
         self._is_full = True
-        self._full_until_s = now_s + min(REFUSED_S * 2**self._refusals, REFUSED_S_MAX)
-        self._refusals = min(self._refusals + 1, 10)
 
     def lack(self, model: str) -> None:
         """It has not the model, whatever it told."""
@@ -121,7 +110,6 @@ class Processor:
 
     def measure(self, model: str, tokens_per_s: float | None, held_s: float) -> None:
         """An answer ended well."""
-        self._refusals = 0
         self._answer_s += (held_s - self._answer_s) / 8
         if tokens_per_s:
             known = self._speeds.get(model, tokens_per_s)

@@ -252,8 +252,8 @@ class Relay:
         way.bounces += 1
         if way.bounces > BOUNCES_MAX:
             return False
-        one.refuse(self._router.now_s)
-        lease.breaker.abandon()
+        one.refuse()
+        lease.breaker.refuse(self._router.now_s)
         self._note("full", lease)
         return True
 
@@ -271,7 +271,7 @@ class Relay:
         else:
             lease.breaker.abandon()
         if error.code in (ErrorCode.BUSY, ErrorCode.STOPPED):
-            one.refuse(self._router.now_s)
+            one.refuse()
         if error.code is ErrorCode.MODEL_MISSING and way.said.model:
             one.lack(way.said.model)
         way.failures.append(error)

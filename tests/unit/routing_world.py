@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 
 from peerchat.api import (
     AnswerEvent,
@@ -24,6 +23,7 @@ from peerchat.testing.engine import ScriptedEngine
 from peerchat.testing.faults import FaultyEngine
 
 from .services_world import SECRET, Peer, World, token
+from .waiting import until
 
 
 @dataclass
@@ -122,5 +122,15 @@ async def first_text(answer) -> AnswerEvent:
     raise AssertionError("no text")
 
 
-def world_at(folder: Path) -> RoutingWorld:
-    return RoutingWorld(folder)
+async def knows(world, entry, *keys: bytes) -> None:
+    """The gateway follows these processors."""
+    router = entry.role.router
+    await router.look(max_age_s=0)
+    await until(lambda: set(keys) <= {bytes(p.key) for p in router.processors})
+
+
+async def joined(world, entry, engine):
+    """A second processor that the gateway knows."""
+    worker = await world.worker(engine)
+    await knows(world, entry, worker.key)
+    return worker

@@ -43,17 +43,22 @@ from peerchat.testing.faults import (
     whole_answer,
 )
 
-from .routing_world import RoutingWorld, ask, first_text, read_all
+from .routing_world import RoutingWorld, ask, first_text, joined, knows, read_all
 from .waiting import until
 
 HERE, ROUTING, GONE = "test_failures", "test_routing", "test_failures_vanished"
 MACHINES, PULSE = "test_routing_machines", "test_prompt_pulse"
+FAIR = "test_routing_fairness"
 STREAM, GATEWAY, CLIENT = "test_prompt_stream", "test_services_gateway", "test_client"
 
 ROWS = {
     "all slots of a processor taken": (
         (ROUTING, "test_a_processor_never_gets_more_than_its_slots"),
         (ROUTING, "test_what_found_no_room_after_all_is_next_again"),
+    ),
+    "a processor tells of a free slot and has none": (
+        (FAIR, "test_a_busy_engine_is_asked_seldom_and_the_user_is_told"),
+        (MACHINES, "test_one_without_room_rests_longer_each_time_until_it_answers"),
     ),
     "the gateway's queue is full": (
         (ROUTING, "test_a_full_queue_refuses_at_once"),
@@ -185,20 +190,6 @@ def known(entry, worker):
     """What the gateway knows of the processor."""
     (found,) = (one for one in entry.role.router.processors if one.key == worker.key)
     return found
-
-
-async def knows(world, entry, *keys: bytes) -> None:
-    """The gateway follows these processors."""
-    router = entry.role.router
-    await router.look(max_age_s=0)
-    await until(lambda: set(keys) <= {bytes(p.key) for p in router.processors})
-
-
-async def joined(world, entry, engine):
-    """A second processor that the gateway knows."""
-    worker = await world.worker(engine)
-    await knows(world, entry, worker.key)
-    return worker
 
 
 async def malformed(world, broken: MalformedProcessor) -> None:

@@ -18,7 +18,7 @@ from peerchat.testing.engine import STALL, ScriptedEngine
 from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
 from peerchat.testing.streams import memory_connection_pair
 
-from .routing_world import RoutingWorld, ask, first_text, read_all
+from .routing_world import RoutingWorld, ask, first_text, joined, read_all
 from .services_world import token
 from .waiting import until
 
@@ -49,15 +49,6 @@ def _soon_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """All are of an earlier version."""
     monkeypatch.setattr(prompt_wire, "VERSION", 2)
-
-
-async def joined(world, entry, engine):
-    """A second processor that the gateway knows."""
-    worker = await world.worker(engine)
-    router = entry.role.router
-    await router.look(max_age_s=0)
-    await until(lambda: worker.key in {bytes(one.key) for one in router.processors})
-    return worker
 
 
 async def vanish(peer) -> None:

@@ -14,6 +14,7 @@ from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
 
 from .routing_world import RoutingWorld, first_text, read_all
 from .services_world import token
+from .waiting import until
 
 LONG = "a question with a long answer"
 
@@ -29,28 +30,9 @@ async def world(tmp_path):
         yield made
 
 
-async def until(claim) -> None:
-    async with asyncio.timeout(10):
-        while not claim():  # noqa: ASYNC110 -- of figures that say nothing themselves
-            await asyncio.sleep(0.005)
-
-
 def held() -> FaultyEngine:
     """Says its beginning, and then nothing until it is stopped."""
     return FaultyEngine(lambda _: Fault.STALL)
-
-
-async def test_nothing_is_computed_for_a_client_that_vanished(world):
-    worker = await world.worker(held())
-    await world.entry()
-    client = world.peer()
-    answer = Gateways(client.swarm).ask(LONG, token("ann@example.org"))
-    await first_text(answer)
-    assert worker.engine.running == 1
-    client.dht.be_silent()
-    await until(lambda: worker.engine.running == 0)
-    client.dht.be_silent(False)
-    await answer.aclose()
 
 
 async def test_a_client_that_comes_back_gets_the_rest(world):

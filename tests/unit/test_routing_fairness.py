@@ -8,7 +8,7 @@ import pytest
 
 from peerchat.api import ApiError, ErrorCode, Fragment, PromptRequest
 from peerchat.continuation import Said
-from peerchat.services import processor_state
+from peerchat.services import breaker
 from peerchat.services.dispatch_queue import DispatchQueue
 from peerchat.services.engines.base import engine_failed
 from peerchat.testing.engine import ScriptedEngine
@@ -75,8 +75,8 @@ class BusyEngine(ScriptedEngine):
 
 
 async def test_a_busy_engine_is_asked_seldom_and_the_user_is_told(world, monkeypatch):
-    monkeypatch.setattr(processor_state, "REFUSED_S", 0.01)
-    monkeypatch.setattr(processor_state, "REFUSED_S_MAX", 0.05)
+    monkeypatch.setattr(breaker, "REST_S", 0.01)
+    monkeypatch.setattr(breaker, "REST_S_MAX", 0.05)
     engine = BusyEngine()
     await world.worker(engine)
     entry = await world.entry()

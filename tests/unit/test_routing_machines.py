@@ -12,7 +12,14 @@ from peerchat.net.errors import DecodeError
 from peerchat.net.identity import PublicKey
 from peerchat.services import receipts
 from peerchat.services.affinity import Affinity
-from peerchat.services.breaker import OPEN_S, OPEN_S_MAX, Breaker, BreakerState
+from peerchat.services.breaker import (
+    OPEN_S,
+    OPEN_S_MAX,
+    REST_S,
+    REST_S_MAX,
+    Breaker,
+    BreakerState,
+)
 from peerchat.services.choice import Candidate, choose
 from peerchat.services.dispatch_queue import DispatchQueue, cost_of
 from peerchat.services.limit_owner import owners
@@ -281,31 +288,31 @@ def test_slots_taken_since_it_told_of_itself_count() -> None:
     told(one, 1, busy=4)
     one.running -= 1
     assert one.is_free
-    one.refuse(1.5)
+    one.refuse()
     assert not one.is_free
     told(one, 2, busy=3)
     assert one.is_free
 
 
-def test_who_refuses_again_and_again_is_asked_ever_more_seldom() -> None:
-    one = Processor(key(1))
-    waits = []
-    now_s = 0.0
+def test_one_without_room_rests_longer_each_time_until_it_answers() -> None:
+    breaker, now_s, rests = Breaker(), 0.0, []
     for _ in range(8):
-        told(one, now_s, busy=0)
-        one.refuse(now_s)
-        since_s = now_s
-        while not one.is_free:
-            now_s += 0.05
-            told(one, now_s, busy=0)
-        waits.append(now_s - since_s)
-    assert waits[0] < 0.2
-    assert waits[:5] == sorted(waits[:5])
-    assert 2.5 < waits[-1] < 3.5
-    one.measure("m", None, 1.0)
-    one.refuse(now_s)
-    told(one, now_s + 0.2, busy=0)
-    assert one.is_free
+        breaker.begin(now_s)
+        breaker.refuse(now_s)
+        assert not breaker.allows(now_s)
+        until_s = breaker.next_change_s(now_s)
+        assert until_s is not None
+        assert breaker.allows(until_s)
+        rests.append(until_s - now_s)
+        now_s = until_s
+    assert rests[0] == pytest.approx(REST_S)
+    assert rests == sorted(rests)
+    assert rests[-1] == pytest.approx(REST_S_MAX)
+    assert breaker.state(now_s) is BreakerState.CLOSED  # it is not sick
+    breaker.succeed()
+    breaker.refuse(now_s)
+    assert breaker.next_change_s(now_s) == pytest.approx(now_s + REST_S)
+    assert breaker.next_change_s(now_s + 1) is None
 
 
 # Owners of limits

@@ -445,8 +445,6 @@ class UdxStream:
         """Let time pass; then ask for datagrams and for `is_closed`."""
         if self.is_closed or self.remote_id is None:
             return
-        if self._ack_at is not None and now >= self._ack_at:
-            self._must_ack = True
         send = self._send
         if send.is_idle and not send.is_stuck:
             return

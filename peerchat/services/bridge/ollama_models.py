@@ -110,7 +110,7 @@ def _told(model: ModelInfo) -> ModelDetails:
 
 def _details(model: ModelInfo) -> dict[str, object]:
     details, family = _told(model), _family(model)
-    found: dict[str, object] = {
+    return {
         "parent_model": "",
         "format": details.file_format,
         "family": family,
@@ -118,7 +118,6 @@ def _details(model: ModelInfo) -> dict[str, object]:
         "parameter_size": details.parameters,
         "quantization_level": details.quantization,
     }
-    return found
 
 
 def _information(model: ModelInfo) -> Mapping[str, object]:

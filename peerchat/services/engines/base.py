@@ -40,6 +40,11 @@ INSERT: Final = "insert"
 PREFIX: Final = "prefix"
 """Goes on with a begun answer."""
 
+CAPABILITIES: Final = frozenset(
+    {CHAT, COMPLETION, EMBED, IMAGES, INSERT, JSON, PREFIX, THINKING, TOOLS}
+)
+"""All of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:

@@ -112,9 +112,10 @@ class _Reader:
         self.position = 0
 
     def take(self, layout: str) -> int | float | bool:
+        value: int | float | bool
         (value,) = struct.unpack_from(layout, self._data, self.position)
         self.position += struct.calcsize(layout)
-        return value  # type: ignore[no-any-return]
+        return value
 
     def count(self, limit: int, layout: str = "<Q") -> int:
         value = int(self.take(layout))
