@@ -1,16 +1,20 @@
 """Looks after running answers: leaves a gateway that is silent while another is not.
 
-When nobody is heard, it is the network that pauses, and the answer waits for it.
+The silent one is asked too, over a new connection where that must be: after a sleep, or
+in a new network, only the old connection is dead. When nobody is heard, it is the
+network that pauses, and the answer waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import aclosing
 
 from .api import ApiError
 from .failover_answer import FailoverAnswer
 from .net.identity import PublicKey
+from .reaching import reached
 
 LOOK_EVERY_S = 0.1
 PROBED_MAX = 3
@@ -23,18 +27,18 @@ class GatewayWatch:
     Args:
         answers: those that run, now.
         find: the gateways of the swarm, best first.
-        is_there: whether a gateway says so, soon.
+        reach: returns once a gateway says that it is there, and raises if it cannot.
     """
 
     def __init__(
         self,
         answers: Collection[FailoverAnswer],
         find: Callable[[], Awaitable[Sequence[PublicKey]]],
-        is_there: Callable[[PublicKey], Awaitable[bool]],
+        reach: Callable[[PublicKey], Awaitable[None]],
     ) -> None:
         self._answers = answers
         self._find = find
-        self._is_there = is_there
+        self._reach = reach
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -56,16 +60,18 @@ class GatewayWatch:
                 return
             told = (answer.silent_gateway for answer in self._answers)
             silent = {gateway for gateway in told if gateway is not None}
-            if silent and await self._is_anybody_else_there(silent):
+            if silent and await self._somebody_there(silent) not in (None, *silent):
                 await self._leave(silent)
 
-    async def _is_anybody_else_there(self, silent: set[PublicKey]) -> bool:
+    async def _somebody_there(self, silent: set[PublicKey]) -> PublicKey | None:
+        """Whoever answers first; one who is silent has lost its old connection then."""
         try:
             others = [key for key in await self._find() if key not in silent]
         except ApiError:
-            return False
-        probes = [self._is_there(key) for key in others[:PROBED_MAX]]
-        return any(await asyncio.gather(*probes))
+            others = []
+        asked = [*others[:PROBED_MAX], *silent]
+        async with aclosing(reached(asked, self._reach)) as found:
+            return await anext(found, None)
 
     async def _leave(self, silent: set[PublicKey]) -> None:
         for answer in list(self._answers):

@@ -11,7 +11,13 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -32,11 +38,13 @@ from .api import (
 )
 from .continuation import Said, broke_off
 from .failover_answer import Attempt, FailoverAnswer, GatewayAnswer
+from .gateway_tries import Refusals, Tries
 from .gateway_watch import GatewayWatch
 from .key_replies import ManagedKey, keys_of
 from .model_replies import models_of
 from .net.errors import ConnectFailed, DhtUnreachable, NetError
 from .net.identity import PublicKey
+from .reaching import reached
 from .replies import (
     EMAIL_CHARS_MAX,
     PingReply,
@@ -53,23 +61,19 @@ ACCOUNT_TIMEOUT_S = 30.0
 """bcrypt on a busy machine, behind two hops."""
 VERIFY_TIMEOUT_S = 15.0
 PING_TIMEOUT_S = 3.0
-PROBE_TIMEOUT_S = 1.0
-"""Whether there is somebody better than who is silent."""
-
-GATEWAYS_TRIED_MAX = 32
-"""The DHT names dead peers for up to twenty minutes; most are found dead at once."""
-
-GATEWAYS_TRIED = 6
-TRIED_S = 20.0
-"""After so many dead gateways a user would rather hear of it than wait on."""
 PEERS_MAX = 64
 """Peers of one role that are pinged for a list: more than a panel can show."""
 PINGS_AT_ONCE = 8
 TOKEN_CHARS_MAX = 8 * 1024
 """A longer token is none; ours have some 200 characters."""
 
-NOT_THERE = frozenset({ErrorCode.MODEL_MISSING, ErrorCode.NO_PROCESSOR})
+NOT_THERE = frozenset(
+    {ErrorCode.MODEL_MISSING, ErrorCode.NO_PROCESSOR, ErrorCode.UNAUTHORIZED}
+)
 """Failures that another gateway may not have."""
+
+PASSWORD_METHODS = frozenset({"register", "login", "changePassword"})
+"""Refused for the password, which is not tried elsewhere."""
 
 STATUS_PENDING = 202
 """Of a registration that an admin has to approve."""
@@ -89,6 +93,12 @@ class Swarm(Protocol):
 
     def drop(self, role: Role, key: PublicKey) -> None:
         """Take a peer that failed out of what `find` gives."""
+
+    def is_connected(self, key: PublicKey) -> bool:
+        """Whether a connection to the peer is open."""
+
+    async def reach(self, key: PublicKey) -> None:
+        """Return once a gateway says that it is there; raises NetError or ApiError."""
 
     async def request(
         self,
@@ -136,7 +146,7 @@ class Gateways:
         self._last_good: PublicKey | None = None
         self._answers: set[FailoverAnswer] = set()
         self._watch = GatewayWatch(
-            self._answers, lambda: self._find(Role.GATEWAY), self._is_there
+            self._answers, lambda: self._find(Role.GATEWAY), swarm.reach
         )
 
     async def register(self, email: str, password: str, code: str = "") -> Account:
@@ -233,14 +243,17 @@ class Gateways:
         """
         body = {"data": {"requestId": request_id}, "meta": {"key": token}}
         failure = no_gateway()
-        async for key in self._candidates():
-            try:
-                reply = await self._swarm.request(key, "trace", body, VERIFY_TIMEOUT_S)
-                return hops_of(reply_untrusted(reply))
-            except ApiError as error:
-                failure = error
-            except NetError:
-                self._swarm.drop(Role.GATEWAY, key)
+        async with aclosing(self._candidates()) as keys:
+            async for key in keys:
+                try:
+                    reply = await self._swarm.request(
+                        key, "trace", body, VERIFY_TIMEOUT_S
+                    )
+                    return hops_of(reply_untrusted(reply))
+                except ApiError as error:
+                    failure = error
+                except NetError:
+                    self._lost(key)
         raise failure
 
     def ask(
@@ -367,18 +380,27 @@ class Gateways:
     async def _attempts(
         self, method: str, body: object, timeout_s: float, *, is_once: bool = False
     ) -> Mapping[str, object]:
-        async for key in self._candidates():
-            try:
-                reply = await self._swarm.request(key, method, body, timeout_s)
-            except (NetError, ApiError) as error:
-                self._gave_up(key, error)
-                if is_once and not isinstance(error, ConnectFailed):
-                    # It may have been done; a second gateway must not do it again.
-                    raise _maybe_done(method) from error
-                continue
-            self._last_good = key
-            return reply_untrusted(reply)
-        raise no_gateway()
+        refusals = Refusals()
+        async with aclosing(self._candidates()) as keys:
+            async for key in keys:
+                try:
+                    reply = await self._swarm.request(key, method, body, timeout_s)
+                except (NetError, ApiError) as error:
+                    self._gave_up(key, error)
+                    if is_once and not isinstance(error, ConnectFailed):
+                        # It may have been done; a second one must not do it again.
+                        raise _maybe_done(method) from error
+                    continue
+                try:
+                    fields = reply_untrusted(reply)
+                except ApiError as error:
+                    if method not in PASSWORD_METHODS and refusals.take(error):
+                        continue
+                    self._last_good = key
+                    raise
+                self._last_good = key
+                return fields
+        raise refusals.first or no_gateway()
 
     async def _hops(
         self, said: Said, token: str
@@ -392,41 +414,43 @@ class Gateways:
         deadline_s = said.request.deadline_s
         end_s = None if deadline_s is None else clock() + deadline_s
         failure: ApiError | None = None
-        async for key in self._candidates():
-            self._last_good = key
-            left_s = None if end_s is None else max(0.0, end_s - clock())
-            answer = self._swarm.ask(key, said.rest(left_s), token)
-            failure = yield Attempt(key, answer)
-            assert failure is not None  # an answer that went well asks for no other
-            if said.has_any and failure.code in NOT_THERE:
-                continue  # a Node.js gateway, or one that knows nobody who can go on
-            if said.has_any and not (said.can_continue and _is_loss(failure)):
+        refusals = Refusals()
+        async with aclosing(self._candidates(self._swarm.is_connected)) as keys:
+            async for key in keys:
                 self._last_good = key
-                raise broke_off(failure)
-            self._gave_up(key, failure)
-        if failure is None or not said.has_any:
-            raise no_gateway()
-        raise broke_off(failure)
+                left_s = None if end_s is None else max(0.0, end_s - clock())
+                answer = self._swarm.ask(key, said.rest(left_s), token)
+                failure = yield Attempt(key, answer)
+                assert failure is not None  # one that went well asks for no other
+                if said.has_any and failure.code in NOT_THERE:
+                    continue  # a Node.js gateway, or one that knows nobody to go on
+                if said.has_any and not (said.can_continue and _is_loss(failure)):
+                    raise broke_off(failure)
+                if not refusals.take(failure):
+                    self._gave_up(key, failure)
+        if failure is not None and said.has_any:
+            raise broke_off(failure)
+        raise worded(refusals.first) if refusals.first else no_gateway()
 
-    async def _candidates(self) -> AsyncIterator[PublicKey]:
+    async def _candidates(
+        self, is_ready: Callable[[PublicKey], bool] = lambda _key: False
+    ) -> AsyncGenerator[PublicKey, None]:
         """Give gateways to try: the last good one first, then look them up anew.
 
-        The second look-up finds what came back, or was not yet there, meanwhile.
+        The second look-up finds what came back, or was not yet there, meanwhile. One
+        that is not ready is given once it has said that it is there.
         """
-        tried = 0
-        clock = asyncio.get_running_loop().time
-        until_s = clock() + TRIED_S
+        tries = Tries()
         for _ in range(2):
             keys = await self._find(Role.GATEWAY)
             keys.sort(key=lambda key: key != self._last_good)
-            for key in keys:
-                is_late = tried >= GATEWAYS_TRIED and clock() > until_s
-                if is_late or tried >= GATEWAYS_TRIED_MAX:
-                    return
-                tried += 1
-                yield key
             if not keys:
                 return
+            worth = tries.worth(keys)
+            found = reached(worth, self._swarm.reach, self._lost, is_ready)
+            async with aclosing(found):
+                async for key in found:
+                    yield key
 
     async def _find(self, role: Role) -> list[PublicKey]:
         try:
@@ -439,18 +463,14 @@ class Gateways:
                 retry_after_s=10,
             ) from error
 
-    async def _is_there(self, key: PublicKey) -> bool:
-        try:
-            await self._swarm.request(key, "ping", {}, PROBE_TIMEOUT_S)
-        except (NetError, ApiError):
-            return False
-        return True
-
     def _gave_up(self, key: PublicKey, error: Exception) -> None:
         """Drop a gateway that is lost; what is a refusal is raised."""
         if isinstance(error, ApiError) and not _is_loss(error):
             self._last_good = key
             raise worded(error)
+        self._lost(key)
+
+    def _lost(self, key: PublicKey) -> None:
         self._swarm.drop(Role.GATEWAY, key)
         if self._last_good == key:
             self._last_good = None

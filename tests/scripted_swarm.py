@@ -100,6 +100,8 @@ class ScriptedSwarm:
         self.peers = {key(i + 1): peer for i, peer in enumerate(peers.values())}
         self.dropped: list[PublicKey] = []
         self.find_error: Exception | None = None
+        self.unreachable: dict[PublicKey, asyncio.Event] = {}
+        """Peers that say nothing, and when that is known."""
 
     async def find(self, role: Role) -> list[PublicKey]:
         if self.find_error is not None:
@@ -137,6 +139,14 @@ class ScriptedSwarm:
         peer.was_asked.set()
         peer.answers.append(answer := ScriptedAnswer(request, peer.steps))
         return answer
+
+    def is_connected(self, key: PublicKey) -> bool:
+        return key not in self.unreachable
+
+    async def reach(self, key: PublicKey) -> None:
+        if key in self.unreachable:
+            await self.unreachable[key].wait()
+            raise PeerUnreachable("no packet gets through")
 
     def is_self(self, key: PublicKey) -> bool:
         return key == next(iter(self.peers))

@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 
 import msgspec
 
 from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.net.errors import ConnectFailed, NetError
 from peerchat.net.identity import PublicKey
+from peerchat.reaching import reached
 from peerchat.replies import reply_untrusted
 
 from .account_messages import (
@@ -73,19 +75,21 @@ class AuthClient:
         """
         refusal: ApiError | None = None
         unknown = 0
-        for key in await self._ordered(request.email):
-            try:
-                return await self._call(key, "login", request), key
-            except NetError as error:
-                logger.info("auth peer %s: %s", key.hex()[:8], error)
-            except ApiError as error:
-                if error.status in FINAL:
-                    raise
-                if refusal is None or error.code is ErrorCode.UNAUTHORIZED:
-                    refusal = error
-                unknown += error.code is ErrorCode.UNAUTHORIZED
-                if unknown >= (1 if self._is_private else KNOWERS_TRIED_MAX):
-                    break
+        ordered = await self._ordered(request.email)
+        async with aclosing(self._reached(ordered)) as keys:
+            async for key in keys:
+                try:
+                    return await self._call(key, "login", request), key
+                except NetError as error:
+                    logger.info("auth peer %s: %s", key.hex()[:8], error)
+                except ApiError as error:
+                    if error.status in FINAL:
+                        raise
+                    if refusal is None or error.code is ErrorCode.UNAUTHORIZED:
+                        refusal = error
+                    unknown += error.code is ErrorCode.UNAUTHORIZED
+                    if unknown >= (1 if self._is_private else KNOWERS_TRIED_MAX):
+                        break
         raise refusal or no_auth()
 
     async def with_token(
@@ -133,16 +137,25 @@ class AuthClient:
         self, keys: Sequence[PublicKey], method: str, request: Asked
     ) -> Mapping[str, object]:
         """Ask the first peer that can be reached, and nobody after it."""
-        for key in keys:
-            try:
-                return await self._call(key, method, request)
-            except ConnectFailed:
-                continue
-            except NetError as error:
-                # It may have been done; a second peer must not do it again.
-                self._swarm.drop(Role.AUTH, key)
-                raise api_error_of(error, "The auth peer") from error
+        async with aclosing(self._reached(keys)) as there:
+            async for key in there:
+                try:
+                    return await self._call(key, method, request)
+                except ConnectFailed:
+                    continue
+                except NetError as error:
+                    # It may have been done; a second peer must not do it again.
+                    self._swarm.drop(Role.AUTH, key)
+                    raise api_error_of(error, "The auth peer") from error
         raise no_auth()
+
+    def _reached(self, keys: Sequence[PublicKey]) -> AsyncGenerator[PublicKey, None]:
+        """Those that are there; a dead one does not hold the next one up."""
+
+        async def reach(key: PublicKey) -> None:
+            await self._swarm.reach(key, role=Role.AUTH)
+
+        return reached(keys, reach, is_ready=self._swarm.is_self)
 
     async def _ordered(self, email: str) -> list[PublicKey]:
         try:

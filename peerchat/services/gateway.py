@@ -174,8 +174,10 @@ class GatewayRole:
         service = await self._swarm.serve(Role.GATEWAY, methods, self.answer)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow())
+                group.create_task(self._tick())
+                group.create_task(self._look())
                 group.create_task(self._patrol.run())
+                group.create_task(self._limits.run())
                 if self._known is not None:
                     group.create_task(self._known.run())
                     await self._known.wait_ready(FIRST_LOOK_S)
@@ -184,6 +186,7 @@ class GatewayRole:
         finally:
             await service.close()
             await self.router.close()
+            await self._limits.close()
             await self._patrol.close()
 
     # Unary methods
@@ -242,17 +245,26 @@ class GatewayRole:
             now_s = self.router.now_s
             trace = self._traces.begin(claims.email, request.request_id, now_s)
             trace.add("received", now_s)
-            accepted = await self._admit(claims.email, caller.token, request)
+            admitting = asyncio.ensure_future(
+                self._admit(claims.email, caller.token, request)
+            )
             relay = Relay(self._routing, self._user(claims.email), trace)
             is_first = True
             try:
+                if not request.prefix:
+                    await admitting
+                # What goes on was counted before, and its asker has waited enough: who
+                # counts may be the gateway that died.
                 async with aclosing(relay.run(request)) as events:
                     async for event in events:
+                        if admitting.done():
+                            admitting.result()
                         if is_first and isinstance(event, Fragment):
                             is_first = False
                             self.metrics.first_fragment(self.router.now_s - now_s)
                         if isinstance(event, Finished):
                             # Who has the end reads no further: no cancel.
+                            accepted = await admitting
                             counted.outcome = "ok"
                             self.metrics.tokens(event.usage.answer_tokens)
                             event = replace(
@@ -264,10 +276,13 @@ class GatewayRole:
             except ApiError as error:
                 error.request_id = request.request_id
                 has_text = relay.has_text or bool(request.prefix)
-                error.rate_limit = await self._after(
-                    error, accepted, claims.email, caller.token, has_text=has_text
-                )
+                if (counted_as := _result_of(admitting)) is not None:
+                    error.rate_limit = await self._after(
+                        error, counted_as, claims.email, caller.token, has_text=has_text
+                    )
                 raise
+            finally:
+                admitting.cancel()
 
     # Parts
 
@@ -335,11 +350,16 @@ class GatewayRole:
         except ApiError:
             return accepted.rate_limit
 
-    async def _follow(self) -> None:
-        """Find processors, drop silent ones, look after those who wait."""
+    async def _tick(self) -> None:
+        """Drop silent processors, look after those who wait."""
         while True:
             self.router.tick()
             self._dispatcher.tick()
+            await asyncio.sleep(FOLLOW_EVERY_S)
+
+    async def _look(self) -> None:
+        """Find processors; a look-up takes seconds where nodes of the DHT are dead."""
+        while True:
             is_needed = self._dispatcher.has_hopeless()
             with contextlib.suppress(NetError, ApiError):
                 if is_needed:
@@ -375,6 +395,12 @@ def _key_of(request: PromptRequest) -> str:
     return hashlib.blake2b(
         request_hash(request), key=name[:64], digest_size=32
     ).hexdigest()
+
+
+def _result_of(admitting: asyncio.Future[Accepted]) -> Accepted | None:
+    """What was admitted by now; None if it was refused."""
+    is_there = admitting.done() and not admitting.cancelled()
+    return None if not is_there or admitting.exception() else admitting.result()
 
 
 def _with_id(request: PromptRequest) -> PromptRequest:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 from peerchat.api import Role
 from peerchat.net.crypto.primitives import KeyPair
-from peerchat.net.errors import ConnectFailed, RequestTimeout
+from peerchat.net.errors import (
+    ConnectFailed,
+    NetError,
+    RequestTimeout,
+    RpcRemoteError,
+)
 from peerchat.net.identity import PublicKey
 from peerchat.net.rpc.client import RpcClient
 from peerchat.net.rpc.session import RpcSession
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 15.0
 """To shake hands and open; a peer that needs longer is as good as gone."""
+
+ALIVE_S = 1.0
+"""A peer whose connection is open says within this time that it is there."""
 
 PROVEN_MAX = 1024
 """Peers remembered as trusted; more of one role are found in no swarm."""
@@ -80,6 +88,37 @@ class PeerSessions:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 return await self._admitted(key, role)
+        except TimeoutError:
+            raise ConnectFailed(f"{key.hex()} did not open in time") from None
+
+    def is_connected(self, key: PublicKey) -> bool:
+        """Whether a connection is open; whose peer may be dead all the same."""
+        return self._rpc.live_session(key) is not None
+
+    async def reach(self, key: PublicKey, role: Role) -> None:
+        """Return once the peer said something, over a connection that works.
+
+        One that is open and silent is replaced as soon as the peer takes another: the
+        old one may be forgotten at its other end, as after a sleep or a new network.
+
+        Raises:
+            NetError: the peer cannot be reached, soon.
+        """
+        if self.is_connected(key):
+            try:
+                await self.request(key, "ping", b"{}", ALIVE_S, role)
+            except RpcRemoteError:
+                return  # it says something
+            except NetError:
+                await self._renew(key)
+            else:
+                return
+        await self.prove(key, role)
+
+    async def _renew(self, key: PublicKey) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._rpc.renew(key)
         except TimeoutError:
             raise ConnectFailed(f"{key.hex()} did not open in time") from None
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from peerchat.api import ApiError, ModelDetails, Role
-from peerchat.net.errors import DecodeError, NetError
+from peerchat.net.errors import DecodeError, NetError, RequestTimeout
 from peerchat.net.rpc.session import RpcSession
 from peerchat.replies import ping_of, reply_untrusted
 
@@ -56,15 +56,18 @@ class ProcessorWatch:
         self._loop = asyncio.get_running_loop()
         self._is_closed = asyncio.Event()
         self._has_opened = asyncio.Event()
+        self._is_suspect = asyncio.Event()
+
+    def suspect(self) -> None:
+        """It is silent, or we were away: see whether the connection still works."""
+        self.is_settled.clear()
+        self._is_suspect.set()
 
     async def run(self) -> None:
         """Follow it until it is lost."""
         try:
-            session = await self._swarm.session(self.processor.key, role=Role.PROCESSOR)
-            try:
-                await self._follow(session)
-            finally:
-                session.release()
+            while await self._follow_once():
+                pass
         except (NetError, ApiError) as error:
             logger.info("processor %s: %s", self.processor.key.hex()[:8], error)
             self._swarm.drop(Role.PROCESSOR, self.processor.key)
@@ -72,6 +75,31 @@ class ProcessorWatch:
             self.processor.lose()
             self.is_settled.set()
             self._on_change()
+
+    async def _follow_once(self) -> bool:
+        """Follow it over one connection; whether that was replaced by another."""
+        key = self.processor.key
+        self._is_closed, self._has_opened = asyncio.Event(), asyncio.Event()
+        session = await self._swarm.session(key, role=Role.PROCESSOR)
+        guard = self._loop.create_task(self._guard())
+        try:
+            await self._follow(session)
+        finally:
+            guard.cancel()
+            await asyncio.gather(guard, return_exceptions=True)
+            session.release()
+        return session.is_closed and self._swarm.is_connected(key)
+
+    async def _guard(self) -> None:
+        """Whenever it is suspect, ask it; a connection that is dead is replaced then,
+        and one to a peer that cannot be reached is left to end by itself."""
+        while True:
+            await self._is_suspect.wait()
+            self._is_suspect.clear()
+            with contextlib.suppress(NetError, ApiError):
+                await self._swarm.reach(self.processor.key, role=Role.PROCESSOR)
+                continue
+            self.is_settled.set()
 
     async def _follow(self, session: RpcSession) -> None:
         connection = session.connection
@@ -133,9 +161,13 @@ class ProcessorWatch:
         session.connection.add_close_callback(gone.set)
         while not session.is_closed:
             began_s = time.perf_counter()  # uvloop's own clock has only milliseconds
-            reply = await self._swarm.request(
-                self.processor.key, "ping", {}, PING_TIMEOUT_S, role=Role.PROCESSOR
-            )
+            try:
+                reply = await self._swarm.request(
+                    self.processor.key, "ping", {}, PING_TIMEOUT_S, role=Role.PROCESSOR
+                )
+            except RequestTimeout:
+                await self._swarm.reach(self.processor.key, role=Role.PROCESSOR)
+                continue
             self.processor.rtt_s = time.perf_counter() - began_s
             self._pinged(reply)
             with contextlib.suppress(TimeoutError):

@@ -66,6 +66,9 @@ class _Way:
     began_s: float
     end_s: float
     excluded: set[PublicKey] = field(default_factory=set)
+    lost: set[PublicKey] = field(default_factory=set)
+    """Of them, those whose connection broke."""
+    may_ask_again: bool = True
     failures: list[ApiError] = field(default_factory=list)
     bounces: int = 0
     queue_s: float = 0.0
@@ -111,13 +114,28 @@ class Relay:
     async def _enter(self, way: _Way) -> Place:
         """Take a place in the queue, or give up."""
         try:
-            await self._router.ensure(way.said.model, way.excluded)
+            await self._ensure(way)
             rest = way.said.rest(way.end_s - self._router.now_s)
             return self._dispatcher.enter(
                 self._user, rest, way.excluded, is_urgent=bool(way.failures)
             )
         except ApiError as error:
             raise self._given_up(way, error) from error
+
+    async def _ensure(self, way: _Way) -> None:
+        """Wait until somebody may serve the request; once also who was lost before.
+
+        That a connection broke says little of its peer: after a sleep of this machine
+        they all break.
+        """
+        try:
+            await self._router.ensure(way.said.model, way.excluded)
+        except ApiError:
+            if not (way.lost and way.may_ask_again):
+                raise
+            way.may_ask_again = False
+            way.excluded -= way.lost
+            await self._router.ensure(way.said.model, way.excluded)
 
     async def _try(self, way: _Way, place: Place) -> AsyncGenerator[AnswerEvent, None]:
         """Wait for a processor and ask it; returns without an end if it failed."""
@@ -276,6 +294,9 @@ class Relay:
             one.lack(way.said.model)
         way.failures.append(error)
         way.excluded.add(one.key)
+        if error.code is ErrorCode.PEER_LOST:
+            way.lost.add(one.key)
+            self._router.suspect(one)
         if kind is Kind.FINAL or is_late or len(way.failures) >= TRIES_MAX:
             raise self._given_up(way, error)
         if way.said.has_any and not way.said.can_continue:

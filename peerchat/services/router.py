@@ -77,6 +77,7 @@ class Router:
         self._watching = Tasks()
         self._look_every_s = LOOK_EVERY_S
         self._looked_s = 0.0
+        self._ticked_s: float | None = None
 
     @property
     def processors(self) -> Sequence[Processor]:
@@ -171,9 +172,9 @@ class Router:
                 await watch.run()
             finally:
                 has_held = watch.has_told and self.now_s - began_s > MISSING_S
-                wait_s = RETRY_S if has_held else followed.retry_s
+                wait_s = 0.0 if has_held else followed.retry_s
                 followed.retry_at_s = self.now_s + wait_s
-                followed.retry_s = min(wait_s * 2, RETRY_MAX_S)
+                followed.retry_s = min(max(wait_s * 2, RETRY_S), RETRY_MAX_S)
                 followed.watch = None
                 if watch.has_told:
                     self._look_every_s = LOOK_EVERY_S
@@ -194,14 +195,27 @@ class Router:
     # Choosing
 
     def tick(self) -> None:
-        """Drop who has been silent for too long; called a few times a second."""
+        """Drop who has been silent for too long; called about once a second.
+
+        After a gap, as when the machine slept, nobody is believed to be there: the
+        others have given our connections up meanwhile.
+        """
         now_s = self.now_s
+        was_away = self._ticked_s is not None and now_s - self._ticked_s > MISSING_S
+        self._ticked_s = now_s
         for one in self.processors:
             limit_s = MISSING_S if one.pushes else 2 * MISSING_S
-            if now_s - one.seen_s > limit_s:
+            if was_away or now_s - one.seen_s > limit_s:
                 logger.info("processor %s is silent", one.key.hex()[:8])
-                one.lose()
-                self._changed()
+                self.suspect(one)
+
+    def suspect(self, processor: Processor) -> None:
+        """Its connection seems dead: it is asked nothing before it is heard again."""
+        processor.lose()
+        followed = self._followed.get(processor.key)
+        if followed is not None and followed.watch is not None:
+            followed.watch.suspect()
+        self._changed()
 
     def can_serve(self, model: str | None, excluded: Collection[PublicKey]) -> bool:
         """Whether a processor that may serve the model is free."""

@@ -370,6 +370,23 @@ class Swarm:
         """
         return SwarmAnswer(self, key, request, token, role, user)
 
+    def is_connected(self, key: PublicKey) -> bool:
+        """Whether a connection is open; whose peer may be dead all the same."""
+        return self._sessions.is_connected(key)
+
+    async def reach(self, key: PublicKey, *, role: Role = Role.GATEWAY) -> None:
+        """Return once the peer said that it is there; what is open and dead is renewed.
+
+        Raises:
+            NetError: the peer cannot be reached, or is not what it must be.
+        """
+        try:
+            await self._sessions.reach(key, role)
+        except NetError:
+            self._note_failure(key)
+            raise
+        self._failed.pop(key, None)
+
     async def session(self, key: PublicKey, *, role: Role = Role.GATEWAY) -> RpcSession:
         """A held connection to a peer that has the role; `release` it.
 

@@ -2,12 +2,14 @@
 
 Where gateways share a store, the store is the truth. Elsewhere one gateway counts a
 user's prompts, the first of `limit_owner.owners` that can be reached, and the others
-ask it. When it dies the next one begins with an empty window: a user gains no more.
+ask it. When it dies the next one begins with an empty window: a user gains no more. It
+counts again as soon as it is heard again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import OrderedDict
@@ -25,15 +27,28 @@ from .limit_passes import LimitPasses
 from .limits import Admission, Limiter
 from .messages import RATE_LIMITED_MESSAGE
 from .swarm import Swarm
+from .tasks import Tasks
 from .tokens import Claims
 
 logger = logging.getLogger(__name__)
 
-ASK_TIMEOUT_S = 3.0
+ASK_TIMEOUT_S = 1.0
 """An owner that needs longer is as good as gone: the next one counts."""
+
+CONNECT_TIMEOUT_S = 3.0
+"""For the first question to one that we are not connected to."""
 
 GATEWAYS_FRESH_S = 30.0
 """So long may two gateways disagree on who is there."""
+
+AWAY_MAX = 64
+"""Owners that did not answer and are looked for; a swarm has not more gateways."""
+
+FOLLOW_EVERY_S = 1.0
+LOOKED_FOR_AT_ONCE = 4
+LOOK_AGAIN_S = 5.0
+AWAY_KEPT_S = 20 * 60.0
+"""Nodes of the DHT name a dead peer no longer than this."""
 
 STRANGER_S = 60.0
 """A gateway of another home that does not take our tokens, or a Node.js one."""
@@ -50,6 +65,14 @@ class Accepted:
     admission: Admission | None = None
     owner: PublicKey | None = None
     ticket: str = ""
+
+
+@dataclass(slots=True)
+class _Away:
+    """An owner that did not answer."""
+
+    since_s: float
+    look_at_s: float
 
 
 class UserLimits:
@@ -77,6 +100,28 @@ class UserLimits:
         self._tickets: OrderedDict[str, Admission] = OrderedDict()
         self._strangers: dict[PublicKey, float] = {}
         """Gateways that would not count for us, and until when they are not asked."""
+        self._away: dict[PublicKey, _Away] = {}
+        self._fresh_until_s = float("-inf")
+        self._looking = Tasks()
+
+    async def run(self) -> None:
+        """Look for owners that went away, until cancelled."""
+        while True:
+            await asyncio.sleep(FOLLOW_EVERY_S)
+            self._look_for_away()
+
+    def _look_for_away(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for owner, away in list(self._away.items()):
+            if now_s - away.since_s > AWAY_KEPT_S:
+                del self._away[owner]
+            elif away.look_at_s <= now_s and len(self._looking) < LOOKED_FOR_AT_ONCE:
+                away.look_at_s = now_s + LOOK_AGAIN_S
+                self._looking.start(self._look_for(owner))
+
+    async def close(self) -> None:
+        """Look for nobody any more."""
+        await self._looking.close()
 
     async def admit(
         self, user: str, most: int | None, token: str, request: str
@@ -144,15 +189,37 @@ class UserLimits:
         if self._is_shared:
             return []
         try:
-            found = await self._swarm.find(Role.GATEWAY, max_age_s=GATEWAYS_FRESH_S)
+            found = await self._swarm.find(Role.GATEWAY)
         except (NetError, ApiError):
             return []
         now_s = asyncio.get_running_loop().time()
+        if self._fresh_until_s <= now_s:
+            # Not waited for: a look-up takes seconds where nodes of the DHT are dead.
+            self._fresh_until_s = now_s + GATEWAYS_FRESH_S
+            self._looking.start(self._look())
         self._strangers = {
             k: at_s for k, at_s in self._strangers.items() if at_s > now_s
         }
+        no_owners = self._strangers.keys() | self._away.keys()
         asked = (key for key in found if self._swarm.is_proven(key))
-        return owners(user, (key for key in asked if key not in self._strangers))
+        return owners(user, (key for key in asked if key not in no_owners))
+
+    async def _look(self) -> None:
+        with contextlib.suppress(NetError, ApiError):
+            await self._swarm.find(Role.GATEWAY, max_age_s=LOOK_AGAIN_S)
+
+    async def _look_for(self, owner: PublicKey) -> None:
+        """One that is back counts again."""
+        with contextlib.suppress(NetError, ApiError):
+            await self._swarm.reach(owner)
+            self._away.pop(owner, None)
+            await self._swarm.find(Role.GATEWAY, max_age_s=0.0)
+
+    def _note_away(self, owner: PublicKey) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._away[owner] = _Away(now_s, now_s)
+        while len(self._away) > AWAY_MAX:
+            self._away.pop(next(iter(self._away)))
 
     async def _ask(
         self, owner: PublicKey, method: str, data: object, user: str, token: str
@@ -160,13 +227,16 @@ class UserLimits:
         """What the owner says; None when it cannot be asked."""
         proof = self._passes.issue(user) if self._passes else token
         body = {"data": data, "meta": {"key": proof}}
+        is_connected = self._swarm.is_connected(owner)
+        timeout_s = ASK_TIMEOUT_S if is_connected else CONNECT_TIMEOUT_S
         try:
             reply = reply_untrusted(
-                await self._swarm.request(owner, method, body, ASK_TIMEOUT_S)
+                await self._swarm.request(owner, method, body, timeout_s)
             )
         except NetError as error:
             logger.info("%s of gateway %s: %s", method, owner.hex()[:8], error)
             self._swarm.drop(Role.GATEWAY, owner)
+            self._note_away(owner)
             return None
         except ApiError as error:
             if error.code is ErrorCode.RATE_LIMITED:

@@ -118,10 +118,20 @@ class MemoryDht:
     def be_silent(self, is_silent: bool = True) -> None:
         """Neither hear nor be heard for a while; connections do not end."""
         self.is_silent = is_silent
+        self._hold(is_silent)
+
+    def oversleep(self) -> None:
+        """Wake up so late that the others have given every connection up.
+
+        This end knows nothing of it yet; new connections are as good as ever.
+        """
+        self._hold(True)
+
+    def _hold(self, is_held: bool) -> None:
         for connection in self.connections:
             stream = connection._stream
             assert isinstance(stream, MemoryStream)
-            stream.hold(is_silent)
+            stream.hold(is_held)
 
     async def lookup(self, target: Target) -> list[PeerRecord]:
         self._check()

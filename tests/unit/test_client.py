@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from peerchat import gateways
+from peerchat import gateway_tries
 from peerchat.api import (
     ApiError,
     ErrorCode,
@@ -178,11 +178,78 @@ async def test_dead_gateways_are_not_tried_for_ever() -> None:
 
 
 async def test_gateways_that_take_long_to_fail_are_fewer(monkeypatch) -> None:
-    monkeypatch.setattr(gateways, "TRIED_S", -1.0)
+    monkeypatch.setattr(gateway_tries, "TRIED_S", -1.0)
     swarm = ScriptedSwarm(**{f"g{i}": gateway(login=LOST) for i in range(40)})
     async with Client(swarm=swarm) as client:
         assert (await failure(client.login(EMAIL, "p"))).code is ErrorCode.NO_GATEWAY
     assert sum(len(peer.calls) for peer in swarm.peers.values()) == 6
+
+
+async def test_a_gateway_that_says_nothing_is_overtaken() -> None:
+    swarm = ScriptedSwarm(a=gateway(), b=gateway())
+    swarm.unreachable[key(1)] = asyncio.Event()
+    client = await logged_in(swarm)
+    assert (await client.ask_whole("Hi")).text == "Hello you"
+    assert (swarm.peers[key(1)].calls, swarm.peers[key(1)].answers) == ([], [])
+    assert swarm.dropped[0] == key(1)
+    await client.aclose()
+
+
+FOREIGN = {"success": False, "status": 401, "message": "Unauthorized: Invalid token"}
+NOT_OURS = {"success": False, "status": 501, "message": "Not the accounts' gateway"}
+
+
+@pytest.mark.parametrize("refusal", [FOREIGN, NOT_OURS])
+async def test_another_gateway_may_have_the_account(refusal: dict) -> None:
+    swarm = ScriptedSwarm(
+        a=gateway(verifySession=refusal, manageAccounts=refusal),
+        b=gateway(manageAccounts={"accounts": []}),
+    )
+    client = await logged_in(swarm)
+    await client.verify()
+    assert (await client.manage_accounts("list")).accounts == ()
+    assert swarm.dropped == []
+    await client.aclose()
+
+
+async def test_a_prompt_goes_on_to_a_gateway_that_knows_the_token() -> None:
+    swarm = ScriptedSwarm(a=gateway(), b=gateway())
+    refused = ApiError(ErrorCode.UNAUTHORIZED, "Unauthorized", status=401)
+    swarm.peers[key(1)].steps = [refused]
+    client = await logged_in(swarm)
+    assert (await client.ask_whole("Hi")).text == "Hello you"
+    assert swarm.dropped == []
+    await client.aclose()
+
+
+async def test_a_token_that_is_worth_nothing_is_shown_to_few() -> None:
+    peers = {f"g{i}": gateway(verifySession=FOREIGN) for i in range(8)}
+    swarm = ScriptedSwarm(**peers)
+    refused = ApiError(ErrorCode.UNAUTHORIZED, "Unauthorized", status=401)
+    for peer in peers.values():
+        peer.steps = [refused]
+    client = await logged_in(swarm)
+    for work in (client.verify(), client.ask_whole("Hi")):
+        assert (await failure(work)).code is ErrorCode.UNAUTHORIZED
+    asked = [
+        sum(
+            method == "verifySession"
+            for peer in peers.values()
+            for method, _ in peer.calls
+        ),
+        sum(len(peer.answers) for peer in peers.values()),
+    ]
+    assert asked == [gateway_tries.STRANGERS_MAX] * 2
+    await client.aclose()
+
+
+async def test_a_wrong_password_is_not_tried_elsewhere() -> None:
+    swarm = ScriptedSwarm(a=gateway(changePassword=FOREIGN), b=gateway())
+    client = await logged_in(swarm)
+    error = await failure(client.change_password("old", "new"))
+    assert error.code is ErrorCode.UNAUTHORIZED
+    assert swarm.peers[key(2)].calls == []
+    await client.aclose()
 
 
 async def test_an_account_is_not_made_twice_by_accident() -> None:

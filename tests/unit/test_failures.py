@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from peerchat import reaching
 from peerchat.api import ApiError, ErrorCode, Role, ToolCall, ToolCalls
 from peerchat.continuation import REPEAT_CHARS_MIN
 from peerchat.contribution import Hours
@@ -24,10 +25,12 @@ from peerchat.services import (
     dispatcher,
     limits,
     patrol,
+    peer_sessions,
     processor_state,
     prompt_pulse,
     prompt_server,
     relay,
+    user_limits,
 )
 from peerchat.services import gateway as gateway_role
 from peerchat.services.engines.base import engine_failed, model_missing
@@ -48,7 +51,8 @@ from .waiting import until
 
 HERE, ROUTING, GONE = "test_failures", "test_routing", "test_failures_vanished"
 MACHINES, PULSE = "test_routing_machines", "test_prompt_pulse"
-FAIR = "test_routing_fairness"
+FAIR, AWAY, REACHING = "test_routing_fairness", "test_away", "test_reaching"
+SESSIONS = "test_rpc_sessions"
 STREAM, GATEWAY, CLIENT = "test_prompt_stream", "test_services_gateway", "test_client"
 
 ROWS = {
@@ -125,6 +129,17 @@ ROWS = {
         (HERE, "test_every_request_has_a_deadline"),
     ),
     "slow, but alive": ((HERE, "test_slow_but_alive_is_left_alone"),),
+    "a connection to a processor is dead at its other end": (
+        (AWAY, "test_a_gateway_that_overslept_takes_new_connections"),
+        (AWAY, "test_a_prompt_on_a_dead_connection_is_asked_again_on_another"),
+        (SESSIONS, "test_a_dead_connection_is_replaced_and_what_ran_over_it_fails"),
+        (SESSIONS, "test_a_connection_that_speaks_meanwhile_is_kept"),
+    ),
+    "a gateway is dead before it is asked": (
+        (CLIENT, "test_a_gateway_that_says_nothing_is_overtaken"),
+        (REACHING, "test_a_dead_one_is_overtaken_and_told_of"),
+        (REACHING, "test_only_so_many_at_once"),
+    ),
     "a gateway dies before the first byte": (
         (GONE, "test_a_gateway_dies_before_the_first_byte"),
     ),
@@ -132,6 +147,7 @@ ROWS = {
         (ROUTING, "test_a_gateway_dies_and_another_goes_on_and_counts_once"),
         (PULSE, "test_a_silent_gateway_is_left_for_another"),
         (PULSE, "test_without_another_gateway_a_pause_is_waited_out"),
+        (PULSE, "test_who_overslept_goes_on_over_a_new_connection"),
         (PULSE, "test_when_nobody_is_heard_nobody_is_left"),
         (GONE, "test_a_silent_gateway_is_lost_with_its_connection"),
     ),
@@ -139,12 +155,21 @@ ROWS = {
         (HERE, "test_a_wrong_request_is_asked_of_nobody_and_counts_nothing"),
         (GATEWAY, "test_a_wrong_prompt_does_not_count"),
     ),
+    "a gateway knows nothing of the account": (
+        (CLIENT, "test_another_gateway_may_have_the_account"),
+        (CLIENT, "test_a_prompt_goes_on_to_a_gateway_that_knows_the_token"),
+        (CLIENT, "test_a_token_that_is_worth_nothing_is_shown_to_few"),
+        (CLIENT, "test_a_wrong_password_is_not_tried_elsewhere"),
+    ),
     "the user's limit is reached": (
         (ROUTING, "test_one_limit_across_gateways_and_the_bound_when_the_owner_dies"),
         (GATEWAY, "test_whole_answers_until_the_limit"),
         (CLIENT, "test_a_refused_prompt_is_not_asked_elsewhere"),
     ),
     "the gateway that counts a user dies": (
+        (AWAY, "test_an_owner_that_is_gone_is_asked_once_and_counts_when_it_is_back"),
+        (AWAY, "test_what_goes_on_does_not_wait_for_who_counts"),
+        (AWAY, "test_it_ends_when_who_counts_says_no"),
         (ROUTING, "test_one_limit_across_gateways_and_the_bound_when_the_owner_dies"),
     ),
     "the user stops": (
@@ -238,11 +263,16 @@ def test_the_figures_are_those_of_the_code() -> None:
         "up to 4 gateways": limits.REQUEST_USES_MAX,
         "for 2 s, doubled": breaker.OPEN_S,
         "up to 60 s": breaker.OPEN_S_MAX,
+        "nothing for 0.5 s": reaching.PATIENCE_S,
+        "4 at once": reaching.AT_ONCE_MAX,
+        "asked after 3 s": processor_state.MISSING_S,
+        "answer within 1 s": peer_sessions.ALIVE_S,
+        "waited for 1 s, once": user_limits.ASK_TIMEOUT_S,
     }
     text = DOCUMENT.read_text()
     for words, figure in told.items():
         assert words in text
-        (said,) = re.findall(r"\d+", words)
+        (said,) = re.findall(r"\d+(?:\.\d+)?", words)
         assert float(said) == figure, words
     assert text.count("0.75 s") == 2
     assert processor_state.SUSPECT_S == prompt_pulse.LOST_BEATS * beat_s == 0.75

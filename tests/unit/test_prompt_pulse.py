@@ -8,7 +8,8 @@ import pytest
 
 from peerchat.api import Fragment
 from peerchat.gateways import Gateways
-from peerchat.services import prompt_pulse, prompt_wire
+from peerchat.net.errors import NetError
+from peerchat.services import peer_sessions, prompt_pulse, prompt_wire
 from peerchat.services.prompt_pulse import GONE_BEATS, Pulse
 from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
 
@@ -22,6 +23,7 @@ LONG = "a question with a long answer"
 @pytest.fixture(autouse=True)
 def _fast_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt_pulse, "BEAT_S", 0.03)
+    monkeypatch.setattr(peer_sessions, "ALIVE_S", 0.1)
 
 
 @pytest.fixture
@@ -84,6 +86,20 @@ async def test_without_another_gateway_a_pause_is_waited_out(world):
     assert first.text + (await read_all(answer)).text == whole_answer(LONG)
 
 
+async def test_who_overslept_goes_on_over_a_new_connection(world):
+    await world.worker(FaultyEngine(delay_s=0.02))
+    await world.entry()
+    client = world.peer()
+    gateways = Gateways(client.swarm)
+    answer = gateways.ask(LONG, token("ann@example.org"))
+    first = await first_text(answer)
+    client.dht.oversleep()
+    read = await read_all(answer)
+    assert first.text + read.text == whole_answer(LONG)
+    assert read.end.usage.continued
+    await gateways.close()
+
+
 async def test_when_nobody_is_heard_nobody_is_left(world):
     await world.worker(FaultyEngine(delay_s=0.02))
     entries = [await world.entry(is_shared=True) for _ in range(2)]
@@ -91,19 +107,22 @@ async def test_when_nobody_is_heard_nobody_is_left(world):
     answer = client.ask(LONG, token("ann@example.org"))
     first = await first_text(answer)
     current = answer._current
-    probes = []
-    is_there = client._watch._is_there
+    asked, unreached = set(), set()
+    reach = client._watch._reach
 
     async def probe(key):
-        found = await is_there(key)
-        probes.append(found)
-        return found
+        asked.add(key)
+        try:
+            await reach(key)
+        except NetError:
+            unreached.add(key)
+            raise
 
-    client._watch._is_there = probe
+    client._watch._reach = probe
     for entry in entries:
         entry.peer.dht.be_silent()
-    await until(lambda: probes)
-    assert not any(probes)
+    keys = {entry.key for entry in entries}
+    await until(lambda: asked == unreached == keys)
     assert answer._current is current
     for entry in entries:
         entry.peer.dht.be_silent(False)

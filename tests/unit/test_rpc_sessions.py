@@ -159,6 +159,57 @@ async def test_handlers_run_side_by_side_in_tasks_of_their_own() -> None:
     await server.close()
 
 
+async def test_a_dead_connection_is_replaced_and_what_ran_over_it_fails() -> None:
+    dht, server, client = await start()
+    assert await call(client, "echo", b"x") == b"x"
+    dead, _ = dht.connections[0]
+    dead._stream.hold(True)
+    lost = asyncio.ensure_future(call(client, "echo", b"lost"))
+    await asyncio.sleep(0)
+    await asyncio.gather(*(client.renew(B.public_key) for _ in range(3)))
+    with pytest.raises(RpcClosed):
+        await lost
+    assert dead.is_closed
+    assert dht.dials == 2
+    assert await call(client, "echo", b"y") == b"y"
+    await client.close()
+    await server.close()
+
+
+async def test_a_connection_that_speaks_meanwhile_is_kept() -> None:
+    dht, server, client = await start()
+    assert await call(client, "echo", b"x") == b"x"
+    dht.gate = asyncio.Event()
+    renewing = asyncio.ensure_future(client.renew(B.public_key))
+    await asyncio.sleep(0)
+    assert await call(client, "echo", b"here I am") == b"here I am"
+    dht.gate.set()
+    await renewing
+    kept, unneeded = dht.connections[0][0], dht.connections[1][0]
+    assert unneeded.is_closed
+    assert not kept.is_closed
+    assert await call(client, "echo", b"y") == b"y"
+    await client.close()
+    await server.close()
+
+
+async def test_a_peer_that_cannot_be_reached_anew_is_left_as_it_is() -> None:
+    dht, server, client = await start()
+    assert await call(client, "echo", b"x") == b"x"
+    dht.is_listening = False
+    with pytest.raises(ConnectFailed):
+        await client.renew(B.public_key)
+    assert not dht.connections[0][0].is_closed
+    assert await call(client, "echo", b"y") == b"y"
+    dht.gate = asyncio.Event()
+    renewing = asyncio.ensure_future(client.renew(B.public_key))
+    await asyncio.sleep(0)
+    await client.close()
+    with pytest.raises(asyncio.CancelledError):
+        await renewing
+    await server.close()
+
+
 async def test_no_more_than_the_limit_of_handlers_run() -> None:
     _, server, client = await start()
     gate, is_full = asyncio.Event(), asyncio.Event()

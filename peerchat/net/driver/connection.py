@@ -71,6 +71,8 @@ class Connection:
         """True as soon as nothing can be sent or heard any more."""
         self.error: Exception | None = None
         """Why it closed, unless both sides wanted it."""
+        self.times_heard = 0
+        """Grows with all that the peer says; who waits for it to speak compares."""
         self._stream = stream
         self._secret = SecretStream(
             tx_key=handshake.tx_key,
@@ -256,6 +258,7 @@ class Connection:
         if self.is_closed:
             return
         self._ticks_unheard = 0
+        self.times_heard += 1
         try:
             messages = self._secret.receive_untrusted(data)
             if not self._is_opened and self._secret.is_set_up:

@@ -74,6 +74,7 @@ class RpcClient:
         self._on_connection = on_connection
         self._handlers: dict[str, Handler] = {}
         self._pool: dict[PublicKey, _Entry] = {}
+        self._renewals: dict[PublicKey, asyncio.Task[None]] = {}
         self._is_closed = False
 
     def respond(self, method: str, handler: Handler) -> None:
@@ -151,9 +152,59 @@ class RpcClient:
         finally:
             self._unuse(public_key, entry)
 
+    async def renew(self, public_key: PublicKey) -> None:
+        """Replace a connection that seems dead; until a new one stands it is kept.
+
+        What runs over it ends then as with a lost peer. It stays if the peer is heard
+        over it meanwhile. Connects if there is none.
+
+        Raises:
+            ConnectFailed: the peer cannot be reached; all is as it was.
+        """
+        task = self._renewals.get(public_key)
+        if task is None:
+            work = self._renew(public_key)
+            task = asyncio.get_running_loop().create_task(work)
+            self._renewals[public_key] = task
+            task.add_done_callback(lambda done: self._renewed(public_key, done))
+        await asyncio.shield(task)
+
+    async def _renew(self, public_key: PublicKey) -> None:
+        old = self._pool.get(public_key)
+        session = None if old is None else self._live_session(old)
+        if old is None or session is None:
+            await self.session(public_key)
+            return
+        connection = session.connection
+        heard = connection.times_heard
+        task = asyncio.get_running_loop().create_task(self._connect(public_key))
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        new = task.result()
+        is_alive = connection.times_heard > heard and not connection.is_closed
+        if is_alive or self._pool.get(public_key) not in (old, None):
+            new.connection.destroy()
+            return
+        self._forget(public_key, old)
+        self._pool[public_key] = _Entry(task)
+        self._linger_maybe(public_key)
+        connection.destroy()
+
+    def _renewed(self, public_key: PublicKey, task: asyncio.Task[None]) -> None:
+        self._renewals.pop(public_key, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it
+
     async def close(self) -> None:
         """Close every connection; pending requests fail with `RpcClosed`."""
         self._is_closed = True
+        renewals = list(self._renewals.values())
+        for renewal in renewals:
+            renewal.cancel()
+        await asyncio.gather(*renewals, return_exceptions=True)
         tasks = [entry.connecting for entry in self._pool.values()]
         for public_key, entry in list(self._pool.items()):
             self._forget(public_key, entry)

@@ -1,0 +1,61 @@
+"""How many gateways one call tries, and what those say that have not the account."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+
+from .api import ApiError, ErrorCode
+from .net.identity import PublicKey
+
+GATEWAYS_TRIED_MAX = 32
+"""The DHT names dead peers for up to twenty minutes; most are found dead at once."""
+
+GATEWAYS_TRIED = 6
+TRIED_S = 20.0
+"""After so many dead gateways a user would rather hear of it than wait on."""
+
+STRANGERS_MAX = 3
+"""Gateways that do not know a token, before it is worth nothing: in an open swarm each
+home has accounts and API keys of its own."""
+
+STATUS_NOT_HERE = 501
+"""Of a gateway without the accounts: another one may have them."""
+
+
+class Tries:
+    """How much is still tried of one call."""
+
+    def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._until_s = self._clock() + TRIED_S
+        self._tried = 0
+
+    def worth(self, keys: Iterable[PublicKey]) -> Iterator[PublicKey]:
+        """Those of the gateways that are worth a try, when their turn has come."""
+        for key in keys:
+            is_late = self._tried >= GATEWAYS_TRIED and self._clock() > self._until_s
+            if is_late or self._tried >= GATEWAYS_TRIED_MAX:
+                return
+            self._tried += 1
+            yield key
+
+
+class Refusals:
+    """What gateways said that know nothing of an account."""
+
+    def __init__(self) -> None:
+        self.first: ApiError | None = None
+        """The one to tell: a 401 says more than that somebody has no accounts."""
+        self._strangers = 0
+
+    def take(self, error: ApiError) -> bool:
+        """Whether another gateway may do what this one refused to."""
+        is_stranger = error.code is ErrorCode.UNAUTHORIZED
+        if not is_stranger and error.status != STATUS_NOT_HERE:
+            return False
+        self._strangers += is_stranger
+        was_told = self.first is not None and self.first.status != STATUS_NOT_HERE
+        if not was_told:
+            self.first = error
+        return self._strangers < STRANGERS_MAX
