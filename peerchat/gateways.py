@@ -490,6 +490,8 @@ class Gateways:
             busy=said.busy,
             slots=said.slots,
             is_self=is_self,
+            is_well=said.is_healthy,
+            closed=said.closed,
         )
         return view, said.models
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from peerchat.api import ModelDetails
+from peerchat.api import Closed, ModelDetails
 from peerchat.net.identity import PublicKey
 
 from .breaker import Breaker
@@ -48,7 +48,8 @@ class Processor:
     busy: int = 0
     queued: int = 0
     is_healthy: bool = True
-    is_paused: bool = False
+    closed: Closed | None = None
+    """Why it takes nothing new."""
     engine: str = ""
     rtt_s: float = 0.0
     seen_s: float = float("-inf")
@@ -82,7 +83,7 @@ class Processor:
         self.busy = status.busy
         self.queued = status.queued
         self.is_healthy = status.is_healthy
-        self.is_paused = status.is_paused
+        self.closed = status.closed
         self.engine = status.engine
         if status.answer_s is not None:
             self._answer_s = status.answer_s
@@ -195,7 +196,7 @@ def able(
         one
         for one in processors
         if one.is_live
-        and not one.is_paused
+        and one.closed is None
         and one.key not in excluded
         and one.has(model)
     ]

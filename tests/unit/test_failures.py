@@ -28,6 +28,7 @@ from peerchat.services import (
     prompt_pulse,
     prompt_server,
     relay,
+    router,
 )
 from peerchat.services import gateway as gateway_role
 from peerchat.services.engines.base import engine_failed, model_missing
@@ -68,8 +69,14 @@ ROWS = {
         (ROUTING, "test_what_nobody_answered_is_given_back_to_the_owner"),
         (HERE, "test_a_model_that_nobody_has_is_told"),
         (HERE, "test_a_model_that_nobody_has_counts_nothing"),
-        (HERE, "test_who_waits_in_vain_is_told_soon"),
         (HERE, "test_who_waits_is_served_by_who_comes"),
+    ),
+    "all with the model are paused, outside their hours or out of tokens": (
+        (HERE, "test_when_all_are_closed_the_asker_hears_when_they_open"),
+        (HERE, "test_who_waits_in_vain_is_told_soon"),
+    ),
+    "no processor lists the model, and an engine is down": (
+        (HERE, "test_a_model_may_be_at_an_engine_that_is_down"),
     ),
     "a processor lists a model and has it not": (
         (HERE, "test_before_the_first_byte_another_is_asked_unseen"),
@@ -293,9 +300,44 @@ async def test_who_waits_in_vain_is_told_soon(world, monkeypatch) -> None:
         with pytest.raises(ApiError) as caught:
             await reading
     error = caught.value
-    assert (error.code, error.status) == (ErrorCode.NO_PROCESSOR, 503)
-    assert error.retry_after_s
+    assert (error.code, error.status) == (ErrorCode.BUSY, 503)
+    assert error.retry_after_s == router.CLOSED_RETRY_S
     assert error.rate_limit.remaining == 4  # "one" was accepted
+
+
+@pytest.mark.parametrize("model", ["scripted", None])
+async def test_when_all_are_closed_the_asker_hears_when_they_open(world, model) -> None:
+    paused, outside = await world.worker(), await world.worker()
+    spent = await world.worker(tokens_per_day=1)
+    entry = await world.entry(max_requests=5)
+    await knows(world, entry, *(one.key for one in (paused, outside, spent)))
+    await close(paused, "paused")
+    await until(lambda: known(entry, paused).closed)
+    await close(outside, "outside its hours")
+    await until(lambda: known(entry, outside).closed)
+    spent.role._terms.spend(1)
+    await until(lambda: known(entry, spent).closed)
+    error = await refused(ask(world, entry, model=model))
+    whom = "peer with 'scripted'" if model else "processor"
+    assert error.message.startswith(
+        f"Every {whom} is paused by its owner, outside its hours or through with its "
+        "tokens of today; the first opens in "
+    )
+    assert (error.code, error.status) == (ErrorCode.BUSY, 503)
+    assert 60 < error.retry_after_s <= router.CLOSED_RETRY_S_MAX
+    paused.role.set_paused(False)
+    await until(lambda: not known(entry, paused).closed)
+    # The refusal counted nothing.
+    assert (await read_all(ask(world, entry))).end.rate_limit.remaining == 4
+
+
+async def test_a_model_may_be_at_an_engine_that_is_down(world) -> None:
+    engine = ScriptedEngine()
+    engine.is_up = False
+    await world.worker(engine)
+    entry = await world.entry()
+    error = await refused(ask(world, entry, model="any"))
+    assert (error.code, error.status) == (ErrorCode.ENGINE_DOWN, 503)
 
 
 @pytest.mark.usefixtures("_often")
@@ -348,7 +390,7 @@ async def close(worker, why: str) -> None:
     else:
         later = datetime.now().astimezone() + timedelta(hours=2)
         hours = Hours(later.time(), (later + timedelta(hours=1)).time())
-        worker.role._contribution._hours = hours
+        worker.role._terms.contribution._hours = hours
 
 
 # Before the first byte

@@ -303,14 +303,14 @@ async def test_a_paused_processor_finishes_and_takes_nothing_new(world) -> None:
     await first_text(running)
     worker.role.set_paused(True)
     (known,) = entry.role.router.processors
-    await until(lambda: known.is_paused)
+    await until(lambda: known.closed)
     with pytest.raises(ApiError) as caught:
         await read_all(ask(world, entry, "new"))
-    assert caught.value.code is ErrorCode.NO_PROCESSOR
+    assert caught.value.code is ErrorCode.BUSY
     go_on.set()
     assert (await read_all(running)).text == "b"
     worker.role.set_paused(False)
-    await until(lambda: not known.is_paused)
+    await until(lambda: not known.closed)
     assert (await read_all(ask(world, entry, "new"))).text == "a b"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from textual.content import Content
 
 from peerchat.api import NodeState, PeerView, Role
+from peerchat.closed_text import peer_words
 from peerchat.sanitize import display_line
 from peerchat.tui.wording import count, missing_role_words, short_key
 
@@ -42,6 +43,8 @@ def peers_content(peers: Sequence[PeerView]) -> Content:
     ordered = sorted(peers, key=lambda peer: (_ROLE_ORDER[peer.role], peer.rtt_s or 0))
     for peer in ordered[:PEERS_SHOWN_MAX]:
         lines.append(_peer_line(peer))
+        if words := peer_words(peer):
+            lines.append(Content.styled(f"  {words}", "$warning"))
         lines.extend(_model_lines(peer))
     hidden = len(ordered) - PEERS_SHOWN_MAX
     if hidden > 0:
@@ -51,6 +54,8 @@ def peers_content(peers: Sequence[PeerView]) -> Content:
 
 def _peer_line(peer: PeerView) -> Content:
     mark = ("●", "$success") if peer.is_reachable else ("○", "$error")
+    if peer_words(peer):
+        mark = ("◌", "$warning")
     return Content.assemble(
         mark,
         f" {peer.role.value:<9} ",
