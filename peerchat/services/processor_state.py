@@ -13,7 +13,7 @@ from peerchat.net.identity import PublicKey
 
 from .breaker import Breaker
 from .choice import Candidate
-from .dispatch_queue import DURATION_GUESS_S
+from .forecast import DURATION_GUESS_S
 from .status_wire import ModelStatus, Status
 
 MISSING_S = 3.0
@@ -67,7 +67,8 @@ class Processor:
     _told_s: float = float("-inf")
     _gap_s: float = 0.0
     """Longest time between two statuses while it was busy, of late."""
-    _answer_s: float = DURATION_GUESS_S
+    answer_s: float = DURATION_GUESS_S
+    """A slot is held there for so long, on average."""
     _speeds: dict[str, float] = field(default_factory=dict)
 
     def tell(self, status: Status, now_s: float) -> None:
@@ -86,7 +87,7 @@ class Processor:
         self.closed = status.closed
         self.engine = status.engine
         if status.answer_s is not None:
-            self._answer_s = status.answer_s
+            self.answer_s = status.answer_s
         self._running_then = self.running
         self._is_full = False
         self._lacks.clear()
@@ -111,7 +112,7 @@ class Processor:
 
     def measure(self, model: str, tokens_per_s: float | None, held_s: float) -> None:
         """An answer ended well."""
-        self._answer_s += (held_s - self._answer_s) / 8
+        self.answer_s += (held_s - self.answer_s) / 8
         if tokens_per_s:
             known = self._speeds.get(model, tokens_per_s)
             self._speeds[model] = known + (tokens_per_s - known) / 4
@@ -173,7 +174,7 @@ class Processor:
             self.rtt_s,
             (known.load_s if known else None) or 0.0,
             speed or self._speeds.get(name),
-            self._answer_s,
+            self.answer_s,
         )
 
     def _named(self, model: str) -> ModelStatus | None:

@@ -143,13 +143,15 @@ class Relay:
             self._dispatcher.put_back(place)
 
     async def _wait(self, way: _Way, place: Place) -> AsyncGenerator[Progress, None]:
-        began_s = self._router.now_s
+        began_s, noted = self._router.now_s, 0
         try:
             while place.lease is None:
                 if place.error is not None:
                     raise self._given_up(way, place.error)
-                if place.position:
+                if place.position != noted:
+                    noted = place.position
                     self._note("queued", detail=f"place {place.position}")
+                if place.position:
                     yield Progress(
                         "queued", place.position, estimate_s=place.estimate_s
                     )

@@ -247,6 +247,12 @@ class Router:
         choice = choose(candidates, _tokens_of(request), self._draw, holder)
         return self._followed[choice.key].processor, choice
 
+    def able_keys(
+        self, model: str | None, excluded: Collection[PublicKey]
+    ) -> list[PublicKey]:
+        """Of the processors that may serve the model, free or not."""
+        return [one.key for one in self._able(model, excluded)]
+
     def slots(self, model: str | None) -> int:
         """Requests for a model that run at once, at least 1."""
         return max(1, sum(one.room for one in self._able(model, ())))

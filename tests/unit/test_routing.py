@@ -69,6 +69,30 @@ async def test_a_processor_never_gets_more_than_its_slots(world) -> None:
     assert all(p.estimate_s is not None for p in waited)
 
 
+async def test_who_waits_is_told_again_as_time_goes_by(world, monkeypatch) -> None:
+    monkeypatch.setattr(dispatcher, "RETELL_S", 0.01)
+    go_on = asyncio.Event()
+    await world.worker(ScriptedEngine(["x ", go_on]))
+    entry = await world.entry()
+    first = ask(world, entry, "one")
+    await first_text(first)
+    second = ask(world, entry, "two")
+    told = [await anext(second)]
+    (lease,) = entry.role._dispatcher._leases
+    for _ in range(2):
+        lease.began_s -= 3.0  # as if it ran for longer
+        told.append(await anext(second))
+    assert [one.position for one in told] == [1, 1, 1]
+    waits = [one.estimate_s for one in told]
+    assert waits == sorted(waits, reverse=True)
+    assert waits[0] - waits[2] >= 5
+    go_on.set()
+    await read_all(first)
+    hops = (await read_all(second)).end.hops
+    assert [hop.what for hop in hops].count("queued") == 1
+    assert entry.role._dispatcher._leases == set()
+
+
 async def test_what_found_no_room_after_all_is_next_again(world, monkeypatch) -> None:
     go_on = asyncio.Event()
     engine = ScriptedEngine(["x ", go_on])
