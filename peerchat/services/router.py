@@ -244,7 +244,9 @@ class Router:
             return None
         candidates = [one.candidate(request.model) for one in free]
         holder = self.affinity.holder(request) if len(free) > 1 else None
-        choice = choose(candidates, _tokens_of(request), self._draw, holder)
+        others = sum(one.has(request.model) for one in self.processors) - len(free)
+        tokens = _tokens_of(request)
+        choice = choose(candidates, tokens, self._draw, holder, others=others)
         return self._followed[choice.key].processor, choice
 
     def able_keys(

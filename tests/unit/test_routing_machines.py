@@ -232,6 +232,11 @@ def test_the_idle_peer_is_picked() -> None:
             assert found.reason == "soonest of 6, idle"
 
 
+def test_who_is_alone_is_not_called_so_while_others_are_busy() -> None:
+    reasons = [choose([idle(1)], 10, lambda _n: 0, others=n).reason for n in (0, 2)]
+    assert reasons == ["the only one", "the only free one"]
+
+
 def test_two_are_drawn_among_equals_and_the_less_loaded_wins() -> None:
     peers = [Candidate(key(n), slots=100, occupied=n) for n in range(10)]
     draws = iter((7, 0))  # 7 and 8
