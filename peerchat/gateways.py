@@ -132,6 +132,8 @@ class Gateways:
     """A swarm's gateways as one that does not fail."""
 
     def __init__(self, swarm: Swarm) -> None:
+        self.on_gateway_change: Callable[[], None] = lambda: None
+        """Called when an answer goes to another gateway."""
         self._swarm = swarm
         self._last_good: PublicKey | None = None
         self._answers: set[FailoverAnswer] = set()
@@ -393,6 +395,8 @@ class Gateways:
         end_s = None if deadline_s is None else clock() + deadline_s
         failure: ApiError | None = None
         async for key in self._candidates():
+            if failure is not None:
+                self.on_gateway_change()
             self._last_good = key
             left_s = None if end_s is None else max(0.0, end_s - clock())
             answer = self._swarm.ask(key, said.rest(left_s), token)

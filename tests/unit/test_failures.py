@@ -417,6 +417,7 @@ async def test_before_the_first_byte_another_is_asked_unseen(world, failure) -> 
     assert read.text == whole_answer("why?")
     assert read.end.usage.continued == 0
     assert read.end.rate_limit.remaining == 4
+    assert (entry.counted("failovers"), entry.counted("continuations")) == (1, 0)
     is_hard = failure.code is ErrorCode.ENGINE_FAILED
     assert list(known(entry, worker).breaker(None)._outcomes) == [False] * is_hard
 
@@ -439,12 +440,14 @@ async def test_failures_now_and_then_are_unseen(world) -> None:
     assert (await read_all(ask(world, entry, "b"))).text == whole_answer("b")
     await joined(world, entry, FaultyEngine())
     router, sick = entry.role.router, known(entry, flaky).breaker(None)
+    assert entry.counted("breaker_openings") == 0
     number = 0
     while sick.allows(router.now_s):
         number += 1
         read = await read_all(ask(world, entry, f"p{number}"))
         assert read.text == whole_answer(f"p{number}")
         assert read.end.usage.continued == 0
+    assert entry.counted("breaker_openings") == 1
     # Half of its last ten: it is kept out for a while.
     assert sick._outcomes.count(False) >= 5
     assert read.end.rate_limit.remaining == 100 - 2 - number
@@ -496,6 +499,7 @@ async def test_a_break_in_mid_answer_goes_on_elsewhere(world) -> None:
     go_on.set()
     read = await read_all(answer)
     assert got.text + read.text == "half and whole"
+    assert (entry.counted("failovers"), entry.counted("continuations")) == (0, 1)
     assert read.end.usage.continued == 1
     assert read.end.usage.peer == second.key.hex()
     assert read.end.rate_limit.remaining == 4

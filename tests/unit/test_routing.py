@@ -23,7 +23,7 @@ from peerchat.services.receipts import open_receipt_untrusted, request_hash
 from peerchat.testing.engine import STALL, ScriptedEngine
 from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
 
-from .routing_world import RoutingWorld, ask, first_text, read_all
+from .routing_world import RoutingWorld, ask, first_text, joined, read_all
 from .services_world import call, token
 from .waiting import until
 
@@ -123,6 +123,7 @@ async def test_what_found_no_room_after_all_is_next_again(world, monkeypatch) ->
     assert [one.text for one in reads] == ["x ", "x "]
     assert "retrying" not in {p.state for one in reads for p in one.progress}
     assert "full" in [hop.what for hop in reads[0].end.hops]
+    assert entry.counted("bounces") == 1
     assert not known.breaker(None)._outcomes.count(False)
 
 
@@ -418,3 +419,15 @@ async def test_who_failed_a_request_already_gives_it_no_hope(world, monkeypatch)
     assert "All processors failed of late" in place.error.message
     assert place.error.retry_after_s
     queue.leave(place)
+
+
+async def test_the_reason_counts_those_who_are_busy(world) -> None:
+    busy = await world.worker(ScriptedEngine(["x ", STALL]))
+    entry = await world.entry()
+    async with aclosing(ask(world, entry, "one")) as held:
+        await first_text(held)
+        second = await joined(world, entry, FaultyEngine())
+        read = await read_all(ask(world, entry, "two"))
+    (reason,) = {one.reason for one in read.progress if one.state == "serving"}
+    assert reason == "the only free one"
+    assert read.end.usage.peer == second.key.hex() != busy.key.hex()
