@@ -9,7 +9,7 @@ from .api import Closed, ClosedReason, PeerView, Role
 _WORDS = {
     ClosedReason.PAUSED: "paused by its owner",
     ClosedReason.HOURS: "outside its hours",
-    ClosedReason.SPENT: "through with its tokens of today",
+    ClosedReason.SPENT: "out of tokens for today",
 }
 
 

@@ -58,6 +58,17 @@ class ContributionFile:
         except ApiError as error:
             logger.warning("%s", error.message)
 
+    def keep(self, *, is_paused: bool) -> None:
+        """The same, unless another live processor of the home says it: of two, as when
+        a command runs beside the app, the later one; the other, once that is gone."""
+        pid, taken = self._read_taken()
+        if pid == os.getpid():
+            is_due = taken != _word(is_paused)
+        else:
+            is_due = not is_process_alive(pid)
+        if is_due:
+            self.take(is_paused=is_paused)
+
     def leave(self) -> None:
         """The processor of this process is gone."""
         if self._read_taken()[0] == os.getpid():

@@ -59,8 +59,10 @@ class OwnerTerms:
         """Notice what changes without a word, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            self._take(is_paused=await asyncio.to_thread(self._file.is_paused))
+            is_paused = await asyncio.to_thread(self._file.is_paused)
+            self._contribution.is_paused = is_paused
             self._notice()
+            await asyncio.to_thread(self._file.keep, is_paused=is_paused)
             self._write_tokens()
 
     def end(self) -> None:
@@ -75,18 +77,14 @@ class OwnerTerms:
             ApiError: STORE_FAILED.
         """
         self._file.set_paused(is_paused)
-        self._take(is_paused=is_paused)
+        self._contribution.is_paused = is_paused
         self._notice()
+        self._file.keep(is_paused=is_paused)
 
     def spend(self, tokens: int) -> None:
         """An answer took so many."""
         self._contribution.spend(tokens, local_now())
         self._notice()
-
-    def _take(self, *, is_paused: bool) -> None:
-        if is_paused != self._contribution.is_paused:
-            self._contribution.is_paused = is_paused
-            self._file.take(is_paused=is_paused)
 
     def _notice(self) -> None:
         closed, told = self.closed, self._told

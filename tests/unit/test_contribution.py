@@ -169,6 +169,20 @@ def test_who_crashed_is_not_waited_for(home: Home) -> None:
     assert not ContributionFile(home).wait_taken(is_paused=True)
 
 
+def test_of_two_processors_the_one_that_is_left_answers(home: Home) -> None:
+    file = ContributionFile(home)
+    taken = home.state_dir / "processor"
+    file.set_paused(False)
+    home.state_dir.mkdir()
+    other = f"{os.getppid()} open"
+    taken.write_text(other)
+    file.keep(is_paused=True)
+    assert taken.read_text() == other
+    taken.unlink()
+    file.keep(is_paused=True)
+    assert file.wait_taken(is_paused=True, timeout_s=0)
+
+
 @pytest.mark.parametrize("is_paused", [True, False], ids=["pause", "resume"])
 def test_the_command_says_whether_it_holds(home: Home, capsys, is_paused) -> None:
     out, file = Output(is_json=False), ContributionFile(home)
@@ -258,6 +272,6 @@ def test_lists_show_who_takes_nothing() -> None:
     assert "0/1 busy  outside its hours, opens in 1 h" in peer_line(shut)
     assert peer_fields(shut)["closed"] == {"reason": "hours", "opens_in_s": HOUR_S}
     shown = peers_content([shut, sick]).plain
-    assert "outside its hours, opens in 1 h" in shown
+    assert "outside its hours\n  opens in 1 h" in shown
     assert "its engine is down" in shown
     assert peers_content([well]).plain.count("\n") == 1

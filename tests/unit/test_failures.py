@@ -320,8 +320,8 @@ async def test_when_all_are_closed_the_asker_hears_when_they_open(world, model) 
     error = await refused(ask(world, entry, model=model))
     whom = "peer with 'scripted'" if model else "processor"
     assert error.message.startswith(
-        f"Every {whom} is paused by its owner, outside its hours or through with its "
-        "tokens of today; the first opens in "
+        f"Every {whom} is paused by its owner, outside its hours or out of tokens for "
+        "today; the first opens in "
     )
     assert (error.code, error.status) == (ErrorCode.BUSY, 503)
     assert 60 < error.retry_after_s <= router.CLOSED_RETRY_S_MAX

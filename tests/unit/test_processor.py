@@ -43,6 +43,12 @@ GATEWAY = "aa" * 32
 SETTINGS = Settings(Home(Path(), Path(), Path(), Path()))
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The home of these processors is the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
 class FakeService:
     def __init__(self) -> None:
         self.public_key = KEY
