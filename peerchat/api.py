@@ -316,6 +316,25 @@ class LoadedModel:
     """That it was loaded for."""
 
 
+class ClosedReason(enum.StrEnum):
+    """Why a processor takes nothing new."""
+
+    PAUSED = "paused"
+    HOURS = "hours"
+    """It is not the time of day that its owner set."""
+    SPENT = "spent"
+    """The tokens of its day are used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A processor takes nothing new: its owner wants it so."""
+
+    reason: ClosedReason
+    opens_in_s: float | None = None
+    """Until it takes prompts again; None when nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model that the swarm serves."""
@@ -331,6 +350,8 @@ class ModelInfo:
     """Of the kind that most processors have; None when nobody tells."""
     loaded: LoadedModel | None = None
     """Some processor has it in memory."""
+    closed: Closed | None = None
+    """None of its processors takes anything new; of the one that opens first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +368,10 @@ class PeerView:
     is_self: bool = False
     """Runs in this very process."""
     is_reachable: bool = True
+    is_well: bool = True
+    """It says that it can do its work."""
+    closed: Closed | None = None
+    """A processor that takes nothing new."""
 
 
 class Phase(enum.StrEnum):

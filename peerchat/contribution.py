@@ -7,10 +7,12 @@ No I/O and no clock: the local time comes with each call.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from fnmatch import fnmatchcase
+
+from .api import Closed, ClosedReason
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -26,10 +28,15 @@ class Hours:
         return f"{self.begin:%H:%M}-{self.end:%H:%M}"
 
     def has(self, now: time) -> bool:
-        """Whether it is that time; equal ends mean all day."""
+        """Whether it is that time."""
         if self.begin < self.end:
             return self.begin <= now < self.end
         return now >= self.begin or now < self.end
+
+    def next_begin(self, now: datetime) -> datetime:
+        """When it begins next."""
+        today = datetime.combine(now.date(), self.begin, now.tzinfo)
+        return today if today > now else today + timedelta(days=1)
 
 
 def parse_hours(text: str) -> Hours:
@@ -38,7 +45,10 @@ def parse_hours(text: str) -> Hours:
     if found is None:
         raise ValueError("a time of day such as 22:00-07:00")
     first, second, third, fourth = map(int, found.groups())
-    return Hours(time(first, second), time(third, fourth))
+    hours = Hours(time(first, second), time(third, fourth))
+    if hours.begin == hours.end:
+        raise ValueError("two different times, such as 22:00-07:00 (none: all day)")
+    return hours
 
 
 class Contribution:
@@ -71,16 +81,33 @@ class Contribution:
         names = (model, model.removesuffix(":latest"))
         return any(fnmatchcase(one, glob) for glob in self._offer for one in names)
 
-    def closed_because(self, now: datetime) -> str:
-        """Why nothing new is taken now; empty when it is."""
+    def unmatched(self, models: Collection[str]) -> list[str]:
+        """What is offered and fits none of these models."""
+        return [
+            glob
+            for glob in self._offer
+            if not any(Contribution((glob,)).offers(model) for model in models)
+        ]
+
+    def closed(self, now: datetime) -> Closed | None:
+        """Why nothing new is taken now, and until when; None when it is."""
         if self.is_paused:
-            return "paused by its owner"
-        if self._hours is not None and not self._hours.has(now.time()):
-            return f"open only {self._hours}"
+            return Closed(ClosedReason.PAUSED)
+        opens = self._opens(now)
+        if opens == now:
+            return None
+        is_outside = self._hours is not None and not self._hours.has(now.time())
+        reason = ClosedReason.HOURS if is_outside else ClosedReason.SPENT
+        return Closed(reason, (opens - now).total_seconds())
+
+    def _opens(self, now: datetime) -> datetime:
+        """From when on something is taken, unless it is paused."""
         cap = self.tokens_per_day
         if cap is not None and self.spent(now) >= cap:
-            return "its tokens of today are used up"
-        return ""
+            now = datetime.combine(now.date(), time(), now.tzinfo) + timedelta(days=1)
+        if self._hours is None or self._hours.has(now.time()):
+            return now
+        return self._opens(self._hours.next_begin(now))
 
     def spent(self, now: datetime) -> int:
         """Tokens of answers since midnight."""

@@ -142,6 +142,8 @@ class Gateways:
     """A swarm's gateways as one that does not fail."""
 
     def __init__(self, swarm: Swarm) -> None:
+        self.on_gateway_change: Callable[[], None] = lambda: None
+        """Called when an answer goes to another gateway."""
         self._swarm = swarm
         self._last_good: PublicKey | None = None
         self._answers: set[FailoverAnswer] = set()
@@ -417,6 +419,8 @@ class Gateways:
         refusals = Refusals()
         async with aclosing(self._candidates(self._swarm.is_connected)) as keys:
             async for key in keys:
+                if failure is not None:
+                    self.on_gateway_change()
                 self._last_good = key
                 left_s = None if end_s is None else max(0.0, end_s - clock())
                 answer = self._swarm.ask(key, said.rest(left_s), token)
@@ -510,6 +514,8 @@ class Gateways:
             busy=said.busy,
             slots=said.slots,
             is_self=is_self,
+            is_well=said.is_healthy,
+            closed=said.closed,
         )
         return view, said.models
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from .api import LoadedModel, ModelDetails, ModelInfo
-from .replies import MODELS_MAX, number_of, text_of, whole_of
+from .replies import MODELS_MAX, closed_of, number_of, text_of, whole_of
 
 LISTED_MAX = 1000
 """Models of a swarm that are read, as many as a gateway tells."""
@@ -40,6 +40,7 @@ def _model(entry: Mapping[str, object], keys: Sequence[object]) -> ModelInfo:
         is_embedder=entry.get("isEmbedder") is True,
         details=details,
         loaded=_loaded(loaded) if isinstance(loaded, Mapping) else None,
+        closed=closed_of(entry.get("closed")),
     )
 
 

@@ -18,11 +18,13 @@ _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _API_KEY = re.compile(r"\bpk_[0-9a-f]{16}_[A-Za-z0-9_-]{20,}")
 _INVITE = re.compile(r"(?i)\bpeerchat:[A-Za-z0-9_-]{40,}")
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[^\s\"',;]+")
+# After a colon a sentence may follow: "passwd: not a GGUF file".
 _NAMED = re.compile(
     r"""(?ix)
     ( ["']? [\w-]*
       (?: password | passphrase | passwd | secret | token | authorization | api_?key )
       ["']? \s* [:=] \s* )
+    (?! (?<=:[ ]) (?: cannot | is | must | no | not | too | was ) [ ] [a-z] )
     (?: b? "(?:[^"\\]|\\.)*"
       | b? '(?:[^'\\]|\\.)*'
       | (?!\s|["']|\[hidden\]) [^\s,;}\]&)]+ )

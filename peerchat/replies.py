@@ -10,7 +10,17 @@ import math
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 
-from .api import AnswerEvent, ApiError, Embeddings, ErrorCode, Hop, ModelInfo, RateLimit
+from .api import (
+    AnswerEvent,
+    ApiError,
+    Closed,
+    ClosedReason,
+    Embeddings,
+    ErrorCode,
+    Hop,
+    ModelInfo,
+    RateLimit,
+)
 from .sanitize import display_line
 
 HANDLER_ERROR = "[HRPC_ERR]="
@@ -46,6 +56,7 @@ class PingReply:
     models: tuple[ModelInfo, ...] = ()
     busy: int | None = None
     slots: int | None = None
+    closed: Closed | None = None
 
 
 def reply_untrusted(reply: object) -> Mapping[str, object]:
@@ -145,7 +156,19 @@ def ping_of(reply: Mapping[str, object]) -> PingReply:
         ),
         busy=count_of(reply.get("busy")),
         slots=count_of(reply.get("slots")),
+        closed=closed_of(reply.get("closed")),
     )
+
+
+def closed_of(value: object) -> Closed | None:
+    """Why a processor takes nothing new, as a ping or a list of models tells it."""
+    if not isinstance(value, Mapping):
+        return None
+    opens_in_s = number_of(value.get("opensInS"))
+    for reason in ClosedReason:
+        if reason.value == value.get("reason"):
+            return Closed(reason, opens_in_s)
+    return Closed(ClosedReason.PAUSED, opens_in_s)
 
 
 async def embeddings_of(answer: AsyncIterable[AnswerEvent], count: int) -> Embeddings:

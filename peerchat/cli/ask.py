@@ -10,6 +10,7 @@ from peerchat.api import Answer, Finished, Fragment, Message, Progress, Usage
 from peerchat.sanitize import StreamSanitizer, display_line
 from peerchat.settings import Settings
 
+from .live_line import LiveLine
 from .options import Invocation
 from .output import Output
 from .session import open_client, sign_in
@@ -28,19 +29,23 @@ async def run_ask(
 async def print_answer(answer: Answer, out: Output) -> tuple[str, Finished | None]:
     """Print an answer's events; returns its whole text and its end."""
     clean = StreamSanitizer()
+    waits = LiveLine(is_wanted=not out.is_json)
     text: list[str] = []
     finished = None
     try:
         async for event in answer:
+            if not isinstance(event, Progress):
+                waits.clear()
             match event:
                 case Fragment(is_thinking=False):
                     text.append(piece := clean.feed(event.text))
                     _print_fragment(out, piece)
                 case Progress():
-                    _print_progress(out, event)
+                    _print_progress(out, event, waits)
                 case Finished():
                     finished = event
     finally:
+        waits.clear()
         text.append(rest := clean.finish())
         _print_fragment(out, rest)
         if not out.is_json and any(text):
@@ -58,7 +63,7 @@ def _print_fragment(out: Output, text: str) -> None:
         out.fragment(text)
 
 
-def _print_progress(out: Output, event: Progress) -> None:
+def _print_progress(out: Output, event: Progress, waits: LiveLine) -> None:
     if out.is_json:
         fields = {
             "state": event.state,
@@ -68,9 +73,11 @@ def _print_progress(out: Output, event: Progress) -> None:
             "reason": event.reason,
         }
         out.line("", {"event": "progress", **fields})
-    elif event.state == "queued" and event.position and sys.stderr.isatty():
+    elif event.state == "queued" and event.position:
         about = f", about {event.estimate_s:.0f} s" if event.estimate_s else ""
-        out.note(f"queued at place {event.position}{about}")
+        waits.show(f"queued at place {event.position}{about}")
+    else:
+        waits.clear()
 
 
 def _print_end(out: Output, end: Finished) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from peerchat.api import ModelDetails, ModelInfo, PeerView
+from peerchat.api import Closed, ModelDetails, ModelInfo, PeerView
+from peerchat.closed_text import closed_words, peer_words
 from peerchat.model_text import kind_words
 from peerchat.sanitize import display_line
 from peerchat.settings import Settings
@@ -34,9 +35,11 @@ def peer_line(peer: PeerView) -> str:
     else:
         rtt = "-" if peer.rtt_s is None else f"{peer.rtt_s * 1000:.1f} ms"
     load = "" if peer.slots is None else f"  {peer.busy or 0}/{peer.slots} busy"
+    state = f"  {words}" if (words := peer_words(peer)) else ""
     models = ", ".join(display_line(name) for name in peer.models)
     here = "  (this machine)" if peer.is_self else ""
-    return f"{peer.role:<10} {peer.key}  {rtt:>9}{load}  {models}{here}".rstrip()
+    told = f"{rtt:>9}{load}{state}  {models}{here}"
+    return f"{peer.role:<10} {peer.key}  {told}".rstrip()
 
 
 def peer_fields(peer: PeerView) -> dict[str, object]:
@@ -49,7 +52,16 @@ def peer_fields(peer: PeerView) -> dict[str, object]:
         "slots": peer.slots,
         "is_self": peer.is_self,
         "is_reachable": peer.is_reachable,
+        "is_well": peer.is_well,
+        "closed": closed_fields(peer.closed),
     }
+
+
+def closed_fields(closed: Closed | None) -> dict[str, object] | None:
+    """Why nothing new is taken, and until when."""
+    if closed is None:
+        return None
+    return {"reason": closed.reason, "opens_in_s": closed.opens_in_s}
 
 
 def model_line(model: ModelInfo) -> str:
@@ -57,7 +69,8 @@ def model_line(model: ModelInfo) -> str:
     peers = f"{count} peer" if count == 1 else f"{count} peers"
     engine, kind = display_line(model.engine), " ".join(kind_words(model))
     loaded = "loaded" if model.loaded else ""
-    words = [peers, *(word for word in (engine, kind, loaded) if word)]
+    closed = closed_words(model.closed) if model.closed else ""
+    words = [peers, *(word for word in (engine, kind, loaded, closed) if word)]
     return f"{display_line(model.name):<32} {'  '.join(words)}"
 
 
@@ -68,6 +81,7 @@ def model_fields(model: ModelInfo) -> dict[str, object]:
         "peers": list(model.peers),
         "context_tokens": model.context_tokens,
         "is_loaded": model.loaded is not None,
+        "closed": closed_fields(model.closed),
         **(_details_fields(model.details) if model.details else {}),
     }
 

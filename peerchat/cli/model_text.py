@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from peerchat.model_text import size_text
 from peerchat.services.models.pull import Pulled, PullProgress
 
+from .live_line import LiveLine
 from .options import Invocation
 
 BAR_CHARS = 30
@@ -20,7 +20,7 @@ class Bar:
     def __init__(self, call: Invocation, name: str) -> None:
         self._out = call.out
         self._name = name
-        self._is_live = sys.stderr.isatty() and not call.out.is_json
+        self._line = LiveLine(is_wanted=not call.out.is_json)
         self._told_s = float("-inf")
 
     def show(self, progress: PullProgress) -> None:
@@ -31,14 +31,11 @@ class Bar:
         if self._out.is_json:
             fields = {"completed": progress.completed, "total": progress.total}
             self._out.line("", {"name": self._name, **fields})
-        elif self._is_live:
-            sys.stderr.write(f"\r\x1b[K{bar_text(self._name, progress)}")
-            sys.stderr.flush()
+        else:
+            self._line.show(bar_text(self._name, progress))
 
     def end(self) -> None:
-        if self._is_live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self._line.clear()
 
 
 def bar_text(name: str, progress: PullProgress) -> str:

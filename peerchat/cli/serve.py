@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from peerchat.api import Role
+from peerchat.sanitize import display_line
 from peerchat.settings import Settings
 
 from .options import Invocation
@@ -23,9 +24,10 @@ async def run_serve(settings: Settings, call: Invocation) -> None:
             await runtime.start()
             try:
                 keys = runtime.role_keys()
-                names = " ".join(role for role in Role if role in settings.roles)
+                problem = runtime.processor_problem
                 fields = {
                     "event": "ready",
+                    "problem": problem or None,
                     "roles": {
                         role.value: {"key": keys[role]} if role in keys else {}
                         for role in Role
@@ -36,7 +38,18 @@ async def run_serve(settings: Settings, call: Invocation) -> None:
                     "metrics": list(runtime.metrics_urls),
                     "dht": str(runtime.dht.address),
                 }
-                out.line(f"ready: {names}", fields)
+                out.line(ready_text(settings, problem), fields)
                 await stop.wait()
             finally:
                 await runtime.close()
+
+
+def ready_text(settings: Settings, problem: str) -> str:
+    """The roles that work, and what is wrong with a processor that does not."""
+    ready = [
+        role
+        for role in Role
+        if role in settings.roles and not (problem and role is Role.PROCESSOR)
+    ]
+    text = f"ready: {' '.join(ready) or 'nothing yet'}"
+    return f"{text}; processor waits: {display_line(problem, 400)}" if problem else text

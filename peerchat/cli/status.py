@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from peerchat.api import ApiError, ErrorCode, PeerView
+from peerchat.closed_text import peer_words
 from peerchat.settings import Settings
 
+from .listing import closed_fields
 from .options import Invocation
 from .output import Output
 
@@ -52,8 +54,14 @@ async def _peers(settings: Settings, call: Invocation) -> Mapping[str, PeerView]
 
 def _show(out: Output, run: RunFile, peers: Mapping[str, PeerView]) -> None:
     minutes = max(0, int(time.time() - run.started_s)) // 60
+    seen = {key: peers[key] for key in run.roles.values() if key in peers}
     roles = {
-        name: {"key": key, "answers": key in peers and peers[key].is_reachable}
+        name: {
+            "key": key,
+            "answers": key in seen and seen[key].is_reachable,
+            "is_well": key in seen and seen[key].is_well,
+            "closed": closed_fields(seen[key].closed) if key in seen else None,
+        }
         for name, key in run.roles.items()
     }
     fields = {"running": True, "pid": run.pid, "mode": run.mode, "dht": run.dht}
@@ -65,7 +73,8 @@ def _show(out: Output, run: RunFile, peers: Mapping[str, PeerView]) -> None:
         return
     for name, key in run.roles.items():
         state = "answers" if roles[name]["answers"] else "does not answer"
-        out.line(f"{name:<9} {state}  {key}")
+        words = f", {words}" if key in seen and (words := peer_words(seen[key])) else ""
+        out.line(f"{name:<9} {state}{words}  {key}")
     out.line(f"dht       {run.dht}")
     if run.http:
         out.line(f"bridge    {run.http}")

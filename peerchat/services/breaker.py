@@ -90,16 +90,17 @@ class Breaker:
             self._until_s = None
         self._is_trying = False
 
-    def fail(self, now_s: float) -> None:
-        """A request failed for a reason that is the processor's."""
+    def fail(self, now_s: float) -> bool:
+        """A request failed for a reason that is the processor's; whether that opens."""
         self._in_a_row += 1
         self._outcomes.append(False)
         if self._is_trying:
             self._is_trying = False
             self._open_s = min(self._open_s * 2, OPEN_S_MAX)
-            self._until_s = now_s + self._open_s
-        elif self._until_s is None and self._is_sick():
-            self._until_s = now_s + self._open_s
+        elif self._until_s is not None or not self._is_sick():
+            return False
+        self._until_s = now_s + self._open_s
+        return True
 
     def next_change_s(self, now_s: float) -> float | None:
         """When it will let one through; None when nothing is pending."""

@@ -78,11 +78,21 @@ def choose(
     prompt_tokens: float,
     draw: Draw,
     holder: bytes | None = None,
+    others: int = 0,
 ) -> Choice:
-    """Take one of the candidates; there is at least one."""
+    """Take one of the candidates; there is at least one.
+
+    Args:
+        candidates: who has a free slot.
+        prompt_tokens: to read.
+        draw: chance.
+        holder: of the conversation's beginning.
+        others: that have the model, and are busy, closed or failed it already.
+    """
     if len(candidates) == 1:
         (one,) = candidates
-        return Choice(one.key, one.first_token_s(prompt_tokens), "the only one")
+        reason = "the only free one" if others else "the only one"
+        return Choice(one.key, one.first_token_s(prompt_tokens), reason)
     ranked = sorted(
         ((one.first_token_s(prompt_tokens), one) for one in candidates),
         key=lambda pair: pair[0],

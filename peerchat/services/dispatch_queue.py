@@ -27,9 +27,6 @@ COST_MAX = 8
 COST_PROMPT_BYTES = 16 * 1024
 """A prompt costs one turn, and one more for each of these, up to `COST_MAX`."""
 
-DURATION_GUESS_S = 10.0
-"""Of an answer, until one was measured."""
-
 RETRY_AFTER_S_MAX = 120
 
 T = TypeVar("T")
@@ -75,13 +72,12 @@ class DispatchQueue(Generic[T]):
         self._ring: deque[str] = deque()
         """Users who wait, the one whose turn it is first."""
         self._size = 0
-        self._mean_s = DURATION_GUESS_S
 
     def __len__(self) -> int:
         return self._size
 
     def enter(
-        self, user: str, item: T, *, cost: int = 1, now_s: float, slots: int = 1
+        self, user: str, item: T, *, cost: int = 1, now_s: float, turn_s: float = 1.0
     ) -> Waiting[T]:
         """Wait.
 
@@ -90,16 +86,17 @@ class DispatchQueue(Generic[T]):
             item: comes out again.
             cost: turns that it takes, see `cost_of`.
             now_s: the clock.
-            slots: that serve the queue, to say when to try again.
+            turn_s: between one request's start and the next one's, to say when to try
+                again.
 
         Raises:
             ApiError: BUSY (503) when the queue, or the user's share of it, is full.
         """
         turn = self._turns.get(user)
         if turn is not None and len(turn.entries) >= self._per_user_max:
-            raise self._full("You have too many prompts waiting", slots)
+            raise self._full("You have too many prompts waiting", turn_s)
         if self._size >= self._queue_max:
-            raise self._full("All processors are busy and the queue is full", slots)
+            raise self._full("All processors are busy and the queue is full", turn_s)
         waiting = Waiting(user, item, max(1, min(cost, COST_MAX)), now_s)
         self._turn(user).entries.append(waiting)
         self._size += 1
@@ -174,19 +171,6 @@ class DispatchQueue(Generic[T]):
         for turn in list(self._turns.values()):
             yield from list(turn.entries)
 
-    def measure(self, duration_s: float) -> None:
-        """A slot was held for so long; estimates learn from it."""
-        self._mean_s += (max(0.0, duration_s) - self._mean_s) / 8
-
-    def estimate_s(self, position: int, slots: int) -> float:
-        """Expected wait of the request at a position, 1 for the next one."""
-        return position * self._mean_s / max(1, slots)
-
-    def retry_after_s(self, slots: int) -> int:
-        """When a request that found no room may find some."""
-        wait_s = self.estimate_s(self._size + 1, slots)
-        return max(1, min(math.ceil(wait_s), RETRY_AFTER_S_MAX))
-
     def _turn(self, user: str) -> _Turn[T]:
         turn = self._turns.get(user)
         if turn is None:
@@ -211,8 +195,9 @@ class DispatchQueue(Generic[T]):
             del self._turns[waiting.user]
             self._ring.remove(waiting.user)
 
-    def _full(self, what: str, slots: int) -> ApiError:
-        retry_after_s = self.retry_after_s(slots)
+    def _full(self, what: str, turn_s: float) -> ApiError:
+        wait_s = (self._size + 1) * turn_s
+        retry_after_s = max(1, min(math.ceil(wait_s), RETRY_AFTER_S_MAX))
         return ApiError(
             ErrorCode.BUSY,
             f"{what}; try again in {retry_after_s} s.",

@@ -17,6 +17,7 @@ from peerchat.net.identity import PublicKey
 
 from .breaker import Breaker
 from .dispatch_queue import COST_MAX, DispatchQueue, Waiting, cost_of
+from .forecast import Durations, Forecast, taken_slots
 from .processor_state import Processor
 from .router import Router
 
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 TELL_S = 0.05
 """Places are counted anew no more often than this."""
+
+RETELL_S = 1.0
+"""And so often while anybody waits: estimates count down."""
 
 HOPE_S = 5.0
 """A request that nobody can serve any more waits so long for somebody who can."""
@@ -39,6 +43,8 @@ class Lease:
     began_s: float
     breaker: Breaker
     """Judges by how the answer ends."""
+    model: str | None = None
+    """That was asked for."""
     is_held: bool = True
 
 
@@ -59,6 +65,13 @@ class Place:
         self.hopeless_since_s: float | None = None
         self._changed = asyncio.Event()
 
+    def tell(self, position: int, wait_s: float | None) -> None:
+        """Where it stands, and about how long it will wait; whole seconds do."""
+        estimate_s = None if wait_s is None else float(max(1, math.ceil(wait_s)))
+        if (position, estimate_s) != (self.position, self.estimate_s):
+            self.position, self.estimate_s = position, estimate_s
+            self.notify()
+
     async def changed(self) -> None:
         """Wait until anything changed since the last call."""
         await self._changed.wait()
@@ -76,7 +89,10 @@ class Dispatcher:
         self._router = router
         self._queue = DispatchQueue[Place]()
         self._waiting: dict[Place, Waiting[Place]] = {}
+        self._leases: set[Lease] = set()
+        self._durations = Durations()
         self._telling: asyncio.TimerHandle | None = None
+        self._tell_at_s = 0.0
         router.on_change = self.pump
 
     @property
@@ -114,7 +130,8 @@ class Dispatcher:
                 place,
                 cost=_cost(request),
                 now_s=now_s,
-                slots=self._router.slots(request.model),
+                turn_s=self._durations.mean_s(request.model)
+                / self._router.slots(request.model),
             )
         self._waiting[place] = waiting
         self.pump()
@@ -123,8 +140,7 @@ class Dispatcher:
     def put_back(self, place: Place) -> None:
         """Its processor had no room after all: it is next again."""
         assert place.lease is not None
-        place.lease.is_held = False
-        place.lease.processor.running -= 1
+        self._end(place.lease)
         place.lease = None
         self._queue.put_back(self._waiting[place])
         self.pump()
@@ -140,10 +156,14 @@ class Dispatcher:
     def release(self, lease: Lease) -> None:
         """Free the slot; idempotent."""
         if lease.is_held:
-            lease.is_held = False
-            lease.processor.running -= 1
-            self._queue.measure(self._router.now_s - lease.began_s)
+            self._end(lease)
+            self._durations.measure(lease.model, self._router.now_s - lease.began_s)
             self.pump()
+
+    def _end(self, lease: Lease) -> None:
+        lease.is_held = False
+        lease.processor.running -= 1
+        self._leases.discard(lease)
 
     def pump(self) -> None:
         """Give leases to all who can have one now."""
@@ -202,24 +222,61 @@ class Dispatcher:
         now_s = self._router.now_s
         breaker = processor.breaker(place.request.model)
         breaker.begin(now_s)
-        place.lease = Lease(processor, choice.reason, choice.expected_s, now_s, breaker)
+        place.lease = Lease(
+            processor,
+            choice.reason,
+            choice.expected_s,
+            now_s,
+            breaker,
+            place.request.model,
+        )
+        self._leases.add(place.lease)
         place.position = 0
         place.notify()
 
     def _tell_soon(self) -> None:
-        if self._telling is None and len(self._queue):
-            loop = asyncio.get_running_loop()
-            self._telling = loop.call_later(TELL_S, self._tell)
+        self._tell_in(TELL_S)
+
+    def _tell_in(self, delay_s: float) -> None:
+        if not len(self._queue):
+            return
+        loop = asyncio.get_running_loop()
+        at_s = loop.time() + delay_s
+        if self._telling is not None:
+            if self._tell_at_s <= at_s:
+                return
+            self._telling.cancel()
+        self._tell_at_s = at_s
+        self._telling = loop.call_at(at_s, self._tell)
 
     def _tell(self) -> None:
         self._telling = None
+        forecast = self._forecast()
+        able: dict[tuple[str | None, frozenset[PublicKey]], list[PublicKey]] = {}
         for position, waiting in enumerate(self._queue.order(), 1):
             place = waiting.item
-            if place.position != position:
-                slots = self._router.slots(place.request.model)
-                place.position = position
-                place.estimate_s = self._queue.estimate_s(position, slots)
-                place.notify()
+            model, excluded = place.request.model, frozenset(place.excluded)
+            if (model, excluded) not in able:
+                able[model, excluded] = self._router.able_keys(model, excluded)
+            mean_s = self._durations.mean_s(model)
+            place.tell(position, forecast.begin(able[model, excluded], mean_s))
+        self._tell_in(RETELL_S)
+
+    def _forecast(self) -> Forecast:
+        now_s = self._router.now_s
+        ours: dict[PublicKey, list[float]] = {}
+        for lease in self._leases:
+            left_s = self._durations.left_s(lease.model, now_s - lease.began_s)
+            ours.setdefault(lease.processor.key, []).append(left_s)
+        return Forecast(
+            {
+                one.key: (
+                    taken_slots(ours.get(one.key, ()), one.occupied, one.answer_s),
+                    one.room - one.occupied,
+                )
+                for one in self._router.processors
+            }
+        )
 
 
 def _cost(request: PromptRequest) -> int:

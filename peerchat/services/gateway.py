@@ -62,6 +62,7 @@ from .prompt_stream import Caller
 from .receipts import request_hash
 from .relay import Relay, Routing
 from .router import LOOK_IN_NEED_S, Router
+from .routing_counts import RoutingCounts
 from .service import Method
 from .swarm import Swarm
 from .tokens import Claims, TokenVerifier, Verifier
@@ -135,7 +136,12 @@ class GatewayRole:
         self._patrol = Patrol()
         self._traces = Traces()
         self._routing = Routing(
-            swarm, self.router, self._dispatcher, self._patrol, stall_s
+            swarm,
+            self.router,
+            self._dispatcher,
+            self._patrol,
+            RoutingCounts(self.metrics),
+            stall_s,
         )
         self._prompt_bytes_max = prompt_bytes_max
         self._accounts = GatewayAccounts(

@@ -333,7 +333,7 @@ class NodeHost:
         return NodeRuntime(self._settings, is_app=True, on_change=on_change)
 
     async def _set_paused(self, is_paused: bool) -> None:
-        self._ready().set_paused(is_paused)
+        await self._ready().set_paused(is_paused)
         self._state.set(is_paused=is_paused)
 
     async def _check_login(self) -> None:

@@ -179,6 +179,19 @@ class RoleMetrics:
         )
         gauge.labels(self.role.value).set_function(lambda: _read(name, read))
 
+    def counter(self, name: str, documentation: str) -> Callable[[], None]:
+        """Count what only this role does.
+
+        Args:
+            name: without the prefix and ``_total``; once for each role.
+            documentation: of what.
+
+        Returns:
+            To be called each time.
+        """
+        # A series that is there from the start can be alerted on.
+        return self._counter(name, documentation).labels(self.role.value).inc
+
     def watch(self, source: HasStatistics, name: str = "dht") -> None:
         """Show what ``source.statistics()`` counts as ``peerchat_<name>_<field>``."""
         self.registry.register(_StatisticsCollector(self.role, source, name))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from peerchat.api import LoadedModel, ModelDetails, ModelInfo
+from peerchat.api import Closed, LoadedModel, ModelDetails, ModelInfo
 
 
 class LoadedEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -16,6 +16,22 @@ class LoadedEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     size_bytes: int | None = None
     vram_bytes: int | None = None
     context_tokens: int | None = None
+
+
+class ClosedEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Why a processor takes nothing new, and until when."""
+
+    reason: str
+    opens_in_s: float | None = None
+
+    @classmethod
+    def of(cls, closed: Closed | None) -> ClosedEntry | None:
+        """As it is told; None stays None."""
+        if closed is None:
+            return None
+        opens_in_s = closed.opens_in_s
+        seconds = None if opens_in_s is None else round(opens_in_s, 1)
+        return cls(closed.reason.value, seconds)
 
 
 class ModelEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -38,6 +54,7 @@ class ModelEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     capabilities: Sequence[str] = ()
     modified_s: float | None = None
     loaded: LoadedEntry | None = None
+    closed: ClosedEntry | None = None
 
 
 class ModelsReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +93,7 @@ def _entry(model: ModelInfo, places: dict[str, int]) -> ModelEntry:
         capabilities=sorted(details.capabilities),
         modified_s=details.modified_s,
         loaded=_loaded(model.loaded),
+        closed=ClosedEntry.of(model.closed),
     )
 
 

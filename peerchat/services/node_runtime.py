@@ -11,6 +11,7 @@ commands are clients.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -173,16 +174,23 @@ class NodeRuntime:
         """Whether this home's processor takes nothing new."""
         return ContributionFile(self.settings.home).is_paused()
 
-    def set_paused(self, is_paused: bool) -> None:
+    async def set_paused(self, is_paused: bool) -> None:
         """Pause it or let it go on, whichever process of the home it runs in.
 
         Raises:
-            ApiError: STORE_FAILED.
+            ApiError: STORE_FAILED; TIMEOUT when the other process does not take it.
         """
         if self._processor is not None:
             self._processor.set_paused(is_paused)
-        else:
-            ContributionFile(self.settings.home).set_paused(is_paused)
+            return
+        file = ContributionFile(self.settings.home)
+        file.set_paused(is_paused)
+        await asyncio.to_thread(file.wait_taken, is_paused=is_paused)
+
+    @property
+    def processor_problem(self) -> str:
+        """Why this process's processor answers nothing now; empty when it does."""
+        return self._processor.problem if self._processor is not None else ""
 
     async def use_local_account(self) -> Account:
         """Log the client in as this home's own user, without a password.

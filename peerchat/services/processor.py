@@ -22,6 +22,8 @@ import msgspec
 from peerchat.api import (
     AnswerEvent,
     ApiError,
+    Closed,
+    ClosedReason,
     ErrorCode,
     Finished,
     Fragment,
@@ -30,14 +32,13 @@ from peerchat.api import (
     PromptRequest,
     Role,
 )
-from peerchat.contribution import Contribution
+from peerchat.closed_text import closed_words
 from peerchat.net.crypto.primitives import KeyPair
 from peerchat.net.driver.connection import Connection
 from peerchat.sanitize import display_line
 from peerchat.settings import Settings
 
 from .admission import Admission, Ticket
-from .contribution_file import ContributionFile
 from .details_wire import encode_details
 from .embed_messages import (
     EmbedData,
@@ -57,15 +58,17 @@ from .messages import (
 )
 from .metrics import RoleMetrics
 from .model_catalog import ModelCatalog
+from .model_messages import ClosedEntry
+from .owner_terms import OwnerTerms
 from .processor_figures import ProcessorFigures
 from .prompt_requests import check_request
 from .prompt_stream import Caller, PromptHandler
 from .service import Method
 from .status_publisher import StatusPublisher
-from .status_wire import ModelStatus, Status
+from .status_wire import ModelStatus, Status, closing_of
 
 LOOK_EVERY_S = 1.0
-"""Whether the owner paused, the engine went, a day began."""
+"""Whether the engine went or came."""
 
 ENGINE_TROUBLE = frozenset({ErrorCode.ENGINE_DOWN, ErrorCode.MODEL_MISSING})
 """Failures after which the engine is asked anew what it is."""
@@ -121,6 +124,7 @@ class ProcessorPing(PingReply, frozen=True):
     queued: int = 0
     engine: str = ""
     detail: str = ""
+    closed: ClosedEntry | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProcessorRole:
@@ -148,17 +152,13 @@ class ProcessorRole:
         self._engine = engine
         self._key_pair = key_pair
         self._prompt_bytes_max = settings.prompt_bytes_max
-        self._contribution = Contribution(
-            settings.offer, settings.hours, settings.tokens_per_day
-        )
-        self._file = ContributionFile(settings.home)
         self._publisher = StatusPublisher(self.status, self._encoded_details)
+        self._terms = OwnerTerms(settings, self._publisher.changed)
         self._admission = Admission(settings.slots, on_change=self._publisher.changed)
         self._figures = ProcessorFigures()
-        self._look = EngineLook(engine, self._contribution.offers)
+        self._look = EngineLook(engine, self._terms.contribution)
         self._catalog = ModelCatalog(engine, self._publisher.tell_details)
         self._key = ""
-        self._written_tokens = 0
         self.metrics.gauge("slots", "Prompts run at once.", lambda: self.slots)
         self.metrics.gauge("slots_busy", "Prompts running.", lambda: self.busy)
         self.metrics.gauge("queue_length", "Prompts waiting.", lambda: self.queued)
@@ -181,12 +181,24 @@ class ProcessorRole:
     @property
     def detail(self) -> str:
         """The engine's state in one line, for health."""
-        return self.closed_because or self._look.health.detail
+        return self.problem or self._look.health.detail
 
     @property
-    def closed_because(self) -> str:
-        """Why nothing new is taken; empty when it is."""
-        return self._contribution.closed_because(_local_now())
+    def problem(self) -> str:
+        """Why prompts are not answered now, and what to do; empty when they are."""
+        is_paused = self.closed == Closed(ClosedReason.PAUSED)
+        more = " (peerchat resume ends it)" if is_paused else ""
+        return f"{self._closed_because}{more}" or self._look.problem
+
+    @property
+    def closed(self) -> Closed | None:
+        """Why nothing new is taken; None when it is."""
+        return self._terms.closed
+
+    @property
+    def _closed_because(self) -> str:
+        closed = self.closed
+        return closed_words(closed) if closed else ""
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled, which cuts running answers off.
@@ -198,7 +210,7 @@ class ProcessorRole:
             "processRequest": self.process_request,
             "embed": self.embed,
         }
-        self._read_file()
+        self._terms.begin()
         serving = await self._swarm.serve(
             Role.PROCESSOR, methods, self.answer, attach=self._publisher.attach
         )
@@ -211,14 +223,15 @@ class ProcessorRole:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._catalog.run())
                 group.create_task(self._look_around())
+                group.create_task(self._terms.follow())
         finally:
             self._publisher.close()
-            self._write_tokens()
+            self._terms.end()
             await serving.close()
 
     def status(self) -> Status:
         """What gateways are told."""
-        look = self._look
+        look, closed = self._look, self.closed
         models: list[ModelStatus] = self._figures.of(
             look.names, time.monotonic(), look.loaded, look.loaded_age_s
         )
@@ -228,9 +241,10 @@ class ProcessorRole:
             busy=self.busy,
             queued=self.queued,
             is_healthy=self._look.health.is_up,
-            is_paused=bool(self.closed_because),
+            is_paused=closed is not None,
             engine=self._engine.name,
             answer_s=self._admission.mean_duration_s,
+            closing=closing_of(closed),
         )
 
     async def answer(
@@ -304,10 +318,9 @@ class ProcessorRole:
     async def ping(self, _body: bytes, _peer: str) -> ProcessorPing:
         """Whether prompts can be answered, and what gateways choose by."""
         await self._look.look()
-        health, closed_because = self._look.health, self.closed_because
-        is_well = health.is_up and not closed_because
+        is_up, closed = self._look.health.is_up, self.closed
         return ProcessorPing(
-            status="healthy" if is_well else "unhealthy",
+            status="healthy" if is_up and not closed else "unhealthy",
             timestamp=int(time.time() * 1000),
             service=Role.PROCESSOR.value,
             models=tuple(self._look.names),
@@ -316,7 +329,8 @@ class ProcessorRole:
             busy=self.busy,
             queued=self.queued,
             engine=self._engine.name,
-            detail=closed_because or ("" if health.is_up else "engine down"),
+            detail=self._closed_because or ("" if is_up else "engine down"),
+            closed=ClosedEntry.of(closed) or msgspec.UNSET,
         )
 
     async def models(self) -> tuple[ModelInfo, ...]:
@@ -330,9 +344,7 @@ class ProcessorRole:
         Raises:
             ApiError: STORE_FAILED.
         """
-        self._file.set_paused(is_paused)
-        self._contribution.is_paused = is_paused
-        self._publisher.changed()
+        self._terms.set_paused(is_paused)
 
     def _named(self, request: PromptRequest) -> PromptRequest:
         """The request for a model that is given; None stays the engine's choice."""
@@ -340,7 +352,7 @@ class ProcessorRole:
         if request.model is None:
             has_any = names and not request.inputs
             return replace(request, model=names[0]) if has_any else request
-        if not self._contribution.offers(request.model):
+        if not self._terms.contribution.offers(request.model):
             raise ApiError(
                 ErrorCode.MODEL_MISSING,
                 f"This processor does not offer {request.model!r}.",
@@ -349,7 +361,7 @@ class ProcessorRole:
         return request
 
     def _admit(self, caller: Caller) -> Ticket:
-        if reason := self.closed_because:
+        if reason := self._closed_because:
             raise ApiError(
                 ErrorCode.BUSY,
                 f"This processor takes nothing new: {reason}; ask another one.",
@@ -360,34 +372,16 @@ class ProcessorRole:
         return self._admission.enter(caller.peer, caller.user, may_wait=may_wait)
 
     async def _look_around(self) -> None:
-        """Notice what changes without a word."""
-        before = self.closed_because
+        """Notice when the engine comes, goes or has other models."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            self._contribution.is_paused = await asyncio.to_thread(self._file.is_paused)
             has_changed = await self._look.look()
             self._catalog.serve(self._look.models)
-            if has_changed or before != self.closed_because:
-                before = self.closed_because
+            if has_changed:
                 self._publisher.changed()
-            self._write_tokens()
 
     def _encoded_details(self) -> bytes:
         return encode_details(self._catalog.details)
-
-    def _read_file(self) -> None:
-        now = _local_now()
-        self._contribution.is_paused = self._file.is_paused()
-        self._contribution.spend(self._file.tokens(now), now)
-
-    def _write_tokens(self) -> None:
-        if self._contribution.tokens_per_day is None:
-            return
-        now = _local_now()
-        spent = self._contribution.spent(now)
-        if spent != self._written_tokens:
-            self._file.write_tokens(spent, now)
-            self._written_tokens = spent
 
     def _learn(self, event: Finished) -> None:
         usage = event.usage
@@ -396,7 +390,7 @@ class ProcessorRole:
         self._figures.learn(usage, time.monotonic())
         if self._look.loaded is not None and usage.model not in self._look.loaded:
             self._look.forget()  # It was loaded just now; gateways are to hear of it.
-        self._contribution.spend(usage.answer_tokens or 0, _local_now())
+        self._terms.spend(usage.answer_tokens or 0)
 
     async def _wait_for_slot(self, ticket: Ticket) -> AsyncGenerator[Progress, None]:
         while not ticket.is_admitted:
@@ -431,10 +425,6 @@ def _too_long() -> ApiError:
         f"The answer is longer than {ANSWER_BYTES_MAX} bytes; ask for less.",
         status=502,
     )
-
-
-def _local_now() -> datetime:
-    return datetime.now().astimezone()
 
 
 def _iso_now() -> str:

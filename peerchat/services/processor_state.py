@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from peerchat.api import ModelDetails
+from peerchat.api import Closed, ModelDetails
 from peerchat.net.identity import PublicKey
 
 from .breaker import Breaker
 from .choice import Candidate
-from .dispatch_queue import DURATION_GUESS_S
+from .forecast import DURATION_GUESS_S
 from .status_wire import ModelStatus, Status
 
 MISSING_S = 3.0
@@ -48,7 +48,8 @@ class Processor:
     busy: int = 0
     queued: int = 0
     is_healthy: bool = True
-    is_paused: bool = False
+    closed: Closed | None = None
+    """Why it takes nothing new."""
     engine: str = ""
     rtt_s: float = 0.0
     seen_s: float = float("-inf")
@@ -66,7 +67,8 @@ class Processor:
     _told_s: float = float("-inf")
     _gap_s: float = 0.0
     """Longest time between two statuses while it was busy, of late."""
-    _answer_s: float = DURATION_GUESS_S
+    answer_s: float = DURATION_GUESS_S
+    """A slot is held there for so long, on average."""
     _speeds: dict[str, float] = field(default_factory=dict)
 
     def tell(self, status: Status, now_s: float) -> None:
@@ -82,10 +84,10 @@ class Processor:
         self.busy = status.busy
         self.queued = status.queued
         self.is_healthy = status.is_healthy
-        self.is_paused = status.is_paused
+        self.closed = status.closed
         self.engine = status.engine
         if status.answer_s is not None:
-            self._answer_s = status.answer_s
+            self.answer_s = status.answer_s
         self._running_then = self.running
         self._is_full = False
         self._lacks.clear()
@@ -110,7 +112,7 @@ class Processor:
 
     def measure(self, model: str, tokens_per_s: float | None, held_s: float) -> None:
         """An answer ended well."""
-        self._answer_s += (held_s - self._answer_s) / 8
+        self.answer_s += (held_s - self.answer_s) / 8
         if tokens_per_s:
             known = self._speeds.get(model, tokens_per_s)
             self._speeds[model] = known + (tokens_per_s - known) / 4
@@ -172,7 +174,7 @@ class Processor:
             self.rtt_s,
             (known.load_s if known else None) or 0.0,
             speed or self._speeds.get(name),
-            self._answer_s,
+            self.answer_s,
         )
 
     def _named(self, model: str) -> ModelStatus | None:
@@ -195,7 +197,7 @@ def able(
         one
         for one in processors
         if one.is_live
-        and not one.is_paused
+        and one.closed is None
         and one.key not in excluded
         and one.has(model)
     ]

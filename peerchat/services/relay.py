@@ -32,6 +32,7 @@ from .failures import Kind, kind_of, none_left, worst
 from .patrol import Patrol, Watchdog, out_of_time
 from .prompt_bodies import HOPS_MAX
 from .router import Router
+from .routing_counts import RoutingCounts
 from .swarm import Swarm
 from .traces import Trace
 
@@ -55,6 +56,7 @@ class Routing:
     router: Router
     dispatcher: Dispatcher
     patrol: Patrol
+    counts: RoutingCounts
     stall_s: float = STALL_S
 
 
@@ -70,6 +72,8 @@ class _Way:
     """Of them, those whose connection broke."""
     may_ask_again: bool = True
     failures: list[ApiError] = field(default_factory=list)
+    moves: int = 0
+    """Failures after which somebody else was asked."""
     bounces: int = 0
     queue_s: float = 0.0
     first_s: float | None = None
@@ -146,6 +150,7 @@ class Relay:
             lease = place.lease
             assert lease is not None
             if way.failures:
+                self._count_move(way)
                 yield Progress(
                     "retrying", peer=lease.processor.key.hex(), reason=lease.reason
                 )
@@ -160,14 +165,26 @@ class Relay:
                     return
             self._dispatcher.put_back(place)
 
+    def _count_move(self, way: _Way) -> None:
+        if way.moves == len(way.failures):
+            return  # whoever was asked next had no room
+        way.moves = len(way.failures)
+        counts = self._routing.counts
+        if way.said.has_any:
+            counts.continued()
+        else:
+            counts.failed_over()
+
     async def _wait(self, way: _Way, place: Place) -> AsyncGenerator[Progress, None]:
-        began_s = self._router.now_s
+        began_s, noted = self._router.now_s, 0
         try:
             while place.lease is None:
                 if place.error is not None:
                     raise self._given_up(way, place.error)
-                if place.position:
+                if place.position != noted:
+                    noted = place.position
                     self._note("queued", detail=f"place {place.position}")
+                if place.position:
                     yield Progress(
                         "queued", place.position, estimate_s=place.estimate_s
                     )
@@ -272,6 +289,7 @@ class Relay:
             return False
         one.refuse()
         lease.breaker.refuse(self._router.now_s)
+        self._routing.counts.bounced()
         self._note("full", lease)
         return True
 
@@ -285,7 +303,8 @@ class Relay:
         is_late = error.code is ErrorCode.TIMEOUT and self._router.now_s >= way.end_s
         kind = kind_of(error, is_continued=bool(way.failures))
         if kind is Kind.HARD and not is_late:
-            lease.breaker.fail(self._router.now_s)
+            if lease.breaker.fail(self._router.now_s):
+                self._routing.counts.breaker_opened()
         else:
             lease.breaker.abandon()
         if error.code in (ErrorCode.BUSY, ErrorCode.STOPPED):

@@ -9,11 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from peerchat.api import ApiError, ErrorCode, PromptRequest, Role
+from peerchat.api import (
+    ApiError,
+    Closed,
+    ClosedReason,
+    ErrorCode,
+    PromptRequest,
+    Role,
+)
+from peerchat.closed_text import reason_words, wait_words
 from peerchat.net.errors import NetError
 from peerchat.net.identity import PublicKey
 
@@ -45,6 +54,11 @@ RETRY_MAX_S = 30.0
 """The DHT names a dead peer for up to twenty minutes."""
 
 CHARS_PER_TOKEN = 4
+
+CLOSED_RETRY_S = 60
+CLOSED_RETRY_S_MAX = 3600
+"""When to ask again those who are paused, and those who open at some time: what opens
+tomorrow may be followed by somebody else today."""
 
 
 @dataclass(slots=True)
@@ -139,7 +153,12 @@ class Router:
         if self._able(model, excluded):
             return
         left = [one for one in self.processors if one.key not in excluded]
-        if model and left and not any(one.is_paused for one in left):
+        closed = [one.closed for one in left if one.closed and one.has(model)]
+        if closed:
+            raise all_closed(model, closed, left)
+        if model and any(not (one.is_healthy or one.models) for one in left):
+            raise _engines_down(model)
+        if model and left:
             raise _model_missing(model, left)
         raise no_processor()
 
@@ -239,8 +258,16 @@ class Router:
             return None
         candidates = [one.candidate(request.model) for one in free]
         holder = self.affinity.holder(request) if len(free) > 1 else None
-        choice = choose(candidates, _tokens_of(request), self._draw, holder)
+        others = sum(one.has(request.model) for one in self.processors) - len(free)
+        tokens = _tokens_of(request)
+        choice = choose(candidates, tokens, self._draw, holder, others=others)
         return self._followed[choice.key].processor, choice
+
+    def able_keys(
+        self, model: str | None, excluded: Collection[PublicKey]
+    ) -> list[PublicKey]:
+        """Of the processors that may serve the model, free or not."""
+        return [one.key for one in self._able(model, excluded)]
 
     def slots(self, model: str | None) -> int:
         """Requests for a model that run at once, at least 1."""
@@ -282,8 +309,44 @@ def no_processor() -> ApiError:
     )
 
 
+def all_closed(
+    model: str | None, closed: Sequence[Closed], live: Sequence[Processor] = ()
+) -> ApiError:
+    """Who could answer is there and takes nothing new."""
+    reasons = sorted({one.reason for one in closed}, key=list(ClosedReason).index)
+    words = " or ".join(", ".join(map(reason_words, reasons)).rsplit(", ", 1))
+    times = [one.opens_in_s for one in closed if one.opens_in_s is not None]
+    first_s = min(times, default=None)
+    when = f"the first opens in {wait_words(first_s)}" if first_s else "ask again later"
+    others = _names([one for one in live if one.closed is None])
+    choice = f", or choose one of: {', '.join(others)}" if model and others else ""
+    whom = f"peer with {model!r}" if model else "processor"
+    wait_s = CLOSED_RETRY_S if first_s is None else math.ceil(first_s)
+    return ApiError(
+        ErrorCode.BUSY,
+        f"Every {whom} is {words}; {when}{choice}.",
+        status=503,
+        retry_after_s=max(1, min(wait_s, CLOSED_RETRY_S_MAX)),
+    )
+
+
+def _engines_down(model: str) -> ApiError:
+    """Who may have the model cannot tell: its engine does not answer."""
+    return ApiError(
+        ErrorCode.ENGINE_DOWN,
+        f"No processor serves the model {model!r} now, and the engine of at least one "
+        "is down: start it, or choose another model.",
+        status=503,
+        retry_after_s=10,
+    )
+
+
+def _names(processors: Sequence[Processor]) -> list[str]:
+    return sorted({name for one in processors for name in one.models or ()})[:10]
+
+
 def _model_missing(model: str, live: Sequence[Processor]) -> ApiError:
-    names = sorted({name for one in live for name in one.models or ()})[:10]
+    names = _names([one for one in live if one.closed is None])
     choice = f"Choose one of: {', '.join(names)}" if names else "Ask without a model"
     return ApiError(
         ErrorCode.MODEL_MISSING,

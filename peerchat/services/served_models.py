@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from peerchat.api import LoadedModel, ModelDetails, ModelInfo
+from peerchat.api import Closed, LoadedModel, ModelDetails, ModelInfo
 
 from .engines.base import CHAT, EMBED
 from .processor_state import Processor
@@ -53,7 +53,16 @@ def _merged(name: str, all_served: Sequence[_Served]) -> ModelInfo:
         is_embedder=EMBED in abilities and CHAT not in abilities,
         details=details,
         loaded=_loaded([one.status for one in all_served]),
+        closed=_closed([one.processor.closed for one in all_served]),
     )
+
+
+def _closed(all_closed: Sequence[Closed | None]) -> Closed | None:
+    """That of the processor which opens first, if all are closed."""
+    closed = [one for one in all_closed if one is not None]
+    if len(closed) < len(all_closed):
+        return None
+    return min(closed, key=lambda one: (one.opens_in_s is None, one.opens_in_s or 0.0))
 
 
 def _common(told: Sequence[ModelDetails]) -> ModelDetails | None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from peerchat.api import Closed, ClosedReason
 from peerchat.net.encoding import Reader, Writer
 from peerchat.net.errors import DecodeError
 from peerchat.sanitize import display_line
@@ -53,6 +54,14 @@ class ModelStatus(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The engine has it in memory."""
 
 
+class Closing(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Why nothing new is taken."""
+
+    reason: Name = ""
+    """Of `ClosedReason`; another word is of a later version."""
+    opens_in_s: float | None = None
+
+
 class Status(msgspec.Struct, array_like=True, frozen=True):
     """How a processor is."""
 
@@ -66,6 +75,18 @@ class Status(msgspec.Struct, array_like=True, frozen=True):
     engine: Name = ""
     answer_s: float | None = None
     """A slot is held for so long, on average."""
+    closing: Closing | None = None
+    """With ``is_paused``, why, if its owner wants it so."""
+
+    @property
+    def closed(self) -> Closed | None:
+        """Why nothing new is taken; as paused where it is not told."""
+        if not self.is_paused:
+            return None
+        told = self.closing or Closing()
+        is_known = told.reason in frozenset(ClosedReason)
+        reason = ClosedReason(told.reason) if is_known else ClosedReason.PAUSED
+        return Closed(reason, told.opens_in_s)
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -90,7 +111,15 @@ def decode_status_untrusted(payload: bytes) -> Status:
         models=[_harmless(one) for one in status.models],
         engine=display_line(status.engine, 64),
         answer_s=figure(status.answer_s),
+        closing=closing_of(status.closed),
     )
+
+
+def closing_of(closed: Closed | None) -> Closing | None:
+    """As it is told."""
+    if closed is None:
+        return None
+    return Closing(closed.reason.value, figure(closed.opens_in_s))
 
 
 def _harmless(model: ModelStatus) -> ModelStatus:

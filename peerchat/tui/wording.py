@@ -53,7 +53,7 @@ _BY_CODE: dict[ErrorCode, Words] = {
     ErrorCode.NO_GATEWAY: Words("No gateway answers", _START_ALL),
     ErrorCode.NO_PROCESSOR: Words("No processor answers", _START_PROCESSOR),
     ErrorCode.BUSY: Words(
-        "Every processor is busy", "Try again in a moment with F5", Tone.WARNING
+        "No processor is free", "Try again later with F5", Tone.WARNING
     ),
     ErrorCode.ENGINE_DOWN: Words(
         "The engine is down", "Start it (ollama serve), then try again with F5"

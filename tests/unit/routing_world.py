@@ -51,6 +51,11 @@ class Entry:
     def key(self) -> bytes:
         return self.peer.key(Role.GATEWAY)
 
+    def counted(self, name: str) -> float | None:
+        """What its figures say of a counter."""
+        registry = self.role.metrics.registry
+        return registry.get_sample_value(f"peerchat_{name}_total", {"role": "gateway"})
+
 
 class RoutingWorld(World):
     """Adds real processors and gateways."""

@@ -325,7 +325,7 @@ async def test_wrong_fields_are_named(
     ("error", "words"),
     [
         (ApiError(ErrorCode.MODEL_MISSING, "x", status=404), "model 'm' not found"),
-        (ApiError(ErrorCode.BUSY, "x", status=503, retry_after_s=3), OLLAMA_BUSY),
+        (ApiError(ErrorCode.BUSY, "x", status=503, retry_after_s=3), f"{OLLAMA_BUSY}x"),
         (ApiError(ErrorCode.RATE_LIMITED, "slow: in 7", status=429), "slow: in 7"),
         (ApiError(ErrorCode.UNAUTHORIZED, "who", status=401), "who"),
     ],

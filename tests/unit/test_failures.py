@@ -30,6 +30,7 @@ from peerchat.services import (
     prompt_pulse,
     prompt_server,
     relay,
+    router,
     user_limits,
 )
 from peerchat.services import gateway as gateway_role
@@ -72,8 +73,14 @@ ROWS = {
         (ROUTING, "test_what_nobody_answered_is_given_back_to_the_owner"),
         (HERE, "test_a_model_that_nobody_has_is_told"),
         (HERE, "test_a_model_that_nobody_has_counts_nothing"),
-        (HERE, "test_who_waits_in_vain_is_told_soon"),
         (HERE, "test_who_waits_is_served_by_who_comes"),
+    ),
+    "all with the model are paused, outside their hours or out of tokens": (
+        (HERE, "test_when_all_are_closed_the_asker_hears_when_they_open"),
+        (HERE, "test_who_waits_in_vain_is_told_soon"),
+    ),
+    "no processor lists the model, and an engine is down": (
+        (HERE, "test_a_model_may_be_at_an_engine_that_is_down"),
     ),
     "a processor lists a model and has it not": (
         (HERE, "test_before_the_first_byte_another_is_asked_unseen"),
@@ -323,9 +330,44 @@ async def test_who_waits_in_vain_is_told_soon(world, monkeypatch) -> None:
         with pytest.raises(ApiError) as caught:
             await reading
     error = caught.value
-    assert (error.code, error.status) == (ErrorCode.NO_PROCESSOR, 503)
-    assert error.retry_after_s
+    assert (error.code, error.status) == (ErrorCode.BUSY, 503)
+    assert error.retry_after_s == router.CLOSED_RETRY_S
     assert error.rate_limit.remaining == 4  # "one" was accepted
+
+
+@pytest.mark.parametrize("model", ["scripted", None])
+async def test_when_all_are_closed_the_asker_hears_when_they_open(world, model) -> None:
+    paused, outside = await world.worker(), await world.worker()
+    spent = await world.worker(tokens_per_day=1)
+    entry = await world.entry(max_requests=5)
+    await knows(world, entry, *(one.key for one in (paused, outside, spent)))
+    await close(paused, "paused")
+    await until(lambda: known(entry, paused).closed)
+    await close(outside, "outside its hours")
+    await until(lambda: known(entry, outside).closed)
+    spent.role._terms.spend(1)
+    await until(lambda: known(entry, spent).closed)
+    error = await refused(ask(world, entry, model=model))
+    whom = "peer with 'scripted'" if model else "processor"
+    assert error.message.startswith(
+        f"Every {whom} is paused by its owner, outside its hours or out of tokens for "
+        "today; the first opens in "
+    )
+    assert (error.code, error.status) == (ErrorCode.BUSY, 503)
+    assert 60 < error.retry_after_s <= router.CLOSED_RETRY_S_MAX
+    paused.role.set_paused(False)
+    await until(lambda: not known(entry, paused).closed)
+    # The refusal counted nothing.
+    assert (await read_all(ask(world, entry))).end.rate_limit.remaining == 4
+
+
+async def test_a_model_may_be_at_an_engine_that_is_down(world) -> None:
+    engine = ScriptedEngine()
+    engine.is_up = False
+    await world.worker(engine)
+    entry = await world.entry()
+    error = await refused(ask(world, entry, model="any"))
+    assert (error.code, error.status) == (ErrorCode.ENGINE_DOWN, 503)
 
 
 @pytest.mark.usefixtures("_often")
@@ -378,7 +420,7 @@ async def close(worker, why: str) -> None:
     else:
         later = datetime.now().astimezone() + timedelta(hours=2)
         hours = Hours(later.time(), (later + timedelta(hours=1)).time())
-        worker.role._contribution._hours = hours
+        worker.role._terms.contribution._hours = hours
 
 
 # Before the first byte
@@ -405,6 +447,7 @@ async def test_before_the_first_byte_another_is_asked_unseen(world, failure) -> 
     assert read.text == whole_answer("why?")
     assert read.end.usage.continued == 0
     assert read.end.rate_limit.remaining == 4
+    assert (entry.counted("failovers"), entry.counted("continuations")) == (1, 0)
     is_hard = failure.code is ErrorCode.ENGINE_FAILED
     assert list(known(entry, worker).breaker(None)._outcomes) == [False] * is_hard
 
@@ -427,12 +470,14 @@ async def test_failures_now_and_then_are_unseen(world) -> None:
     assert (await read_all(ask(world, entry, "b"))).text == whole_answer("b")
     await joined(world, entry, FaultyEngine())
     router, sick = entry.role.router, known(entry, flaky).breaker(None)
+    assert entry.counted("breaker_openings") == 0
     number = 0
     while sick.allows(router.now_s):
         number += 1
         read = await read_all(ask(world, entry, f"p{number}"))
         assert read.text == whole_answer(f"p{number}")
         assert read.end.usage.continued == 0
+    assert entry.counted("breaker_openings") == 1
     # Half of its last ten: it is kept out for a while.
     assert sick._outcomes.count(False) >= 5
     assert read.end.rate_limit.remaining == 100 - 2 - number
@@ -484,6 +529,7 @@ async def test_a_break_in_mid_answer_goes_on_elsewhere(world) -> None:
     go_on.set()
     read = await read_all(answer)
     assert got.text + read.text == "half and whole"
+    assert (entry.counted("failovers"), entry.counted("continuations")) == (0, 1)
     assert read.end.usage.continued == 1
     assert read.end.usage.peer == second.key.hex()
     assert read.end.rate_limit.remaining == 4

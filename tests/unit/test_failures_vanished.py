@@ -180,7 +180,9 @@ async def test_a_gateway_dies_before_the_first_byte(world) -> None:
     engine = ScriptedEngine([go_on, "whole"])
     await world.worker(engine, slots=2)
     entries = [await world.entry(f"{n}.db") for n in range(2)]
-    answer = world.client().ask("why?", token())
+    client, changes = world.client(), []
+    client.on_gateway_change = lambda: changes.append(1)
+    answer = client.ask("why?", token())
     reading = asyncio.create_task(read_all(answer))
     await engine.wait_for(lambda one: one.running)
     taken = next(one for one in entries if one.role._patrol._dogs)
@@ -191,6 +193,7 @@ async def test_a_gateway_dies_before_the_first_byte(world) -> None:
         read = await reading
         await engine.wait_for(lambda one: one.running == 0)
     assert (read.text, read.end.usage.continued) == ("whole", 0)
+    assert len(changes) == 1
     assert {request.request_id for request in engine.requests} == {answer.request_id}
 
 

@@ -81,6 +81,14 @@ def test_tokens_refusals_and_restarts_are_counted() -> None:
     assert found["peerchat_first_fragment_seconds_count{role=processor}"] == 1
 
 
+def test_a_counter_of_one_role_is_there_from_the_start() -> None:
+    metrics = RoleMetrics(Role.BRIDGE)
+    count = metrics.counter("gateway_changes", "Of gateways.")
+    assert samples(metrics)["peerchat_gateway_changes_total{role=bridge}"] == 0
+    count()
+    assert samples(metrics)["peerchat_gateway_changes_total{role=bridge}"] == 1
+
+
 @dataclass(frozen=True)
 class Streams:
     opened: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,15 @@ from peerchat.api import (
     PromptRequest,
     Role,
 )
+from peerchat.cli.serve import ready_text
+from peerchat.contribution import Contribution
+from peerchat.services import engine_look
 from peerchat.services.admission import (
     QUEUE_PER_CALLER_MAX,
     QUEUE_PER_PEER_MAX,
     Admission,
 )
+from peerchat.services.engine_look import EngineLook
 from peerchat.services.engines.ollama import OllamaEngine
 from peerchat.services.messages import encode
 from peerchat.services.metrics_http import exposition
@@ -36,6 +41,12 @@ from peerchat.testing.ollama_stub import OllamaStub
 KEY = bytes(range(32))
 GATEWAY = "aa" * 32
 SETTINGS = Settings(Home(Path(), Path(), Path(), Path()))
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The home of these processors is the working directory."""
+    monkeypatch.chdir(tmp_path)
 
 
 class FakeService:
@@ -392,3 +403,45 @@ def test_leaving_twice_frees_one_slot() -> None:
     second.leave()
     assert (admission.busy, admission.queued) == (0, 0)
     assert admission._newest_tags == {}
+
+
+# What is wrong with it
+
+
+async def test_a_useless_engine_is_told_at_each_change(caplog, monkeypatch) -> None:
+    monkeypatch.setattr(engine_look, "HEALTH_FRESH_S", 0)
+    engine = ScriptedEngine()
+    engine.is_up = False
+    look = EngineLook(engine, Contribution())
+    caplog.set_level("INFO", "peerchat.services.engine_look")
+    for is_up in (False, False, True, True, False):
+        engine.is_up = is_up
+        await look.look()
+        assert look.problem == ("" if is_up else "scripted: down")
+    assert [(one.levelname, one.message) for one in caplog.records] == [
+        ("WARNING", "engine scripted: scripted: down"),
+        ("INFO", "engine scripted: scripted"),
+        ("WARNING", "engine scripted: scripted: down"),
+    ]
+
+
+async def test_an_offer_that_fits_no_model_is_told(caplog) -> None:
+    engine = ScriptedEngine(models=("big", "small"))
+    told = "--offer tiny* fits no model of the engine: it has big, small"
+    partly = EngineLook(engine, Contribution(("tiny*", "big")))
+    await partly.look()
+    assert partly.names == ["big"]
+    assert partly.problem == ""
+    assert caplog.messages == [f"engine scripted: {told}"]
+    useless = EngineLook(engine, Contribution(("tiny*",)))
+    await useless.look()
+    assert useless.problem == told
+
+
+def test_who_is_not_ready_does_not_say_so() -> None:
+    settings = replace(SETTINGS, roles=frozenset({Role.GATEWAY, Role.PROCESSOR}))
+    assert ready_text(settings, "") == "ready: gateway processor"
+    told = ready_text(settings, "no engine answers: start it")
+    assert told == "ready: gateway; processor waits: no engine answers: start it"
+    alone = replace(SETTINGS, roles=frozenset({Role.PROCESSOR}))
+    assert ready_text(alone, "x") == "ready: nothing yet; processor waits: x"

@@ -23,7 +23,7 @@ from peerchat.services.receipts import open_receipt_untrusted, request_hash
 from peerchat.testing.engine import STALL, ScriptedEngine
 from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
 
-from .routing_world import RoutingWorld, ask, first_text, read_all
+from .routing_world import RoutingWorld, ask, first_text, joined, read_all
 from .services_world import call, token
 from .waiting import until
 
@@ -69,6 +69,30 @@ async def test_a_processor_never_gets_more_than_its_slots(world) -> None:
     assert all(p.estimate_s is not None for p in waited)
 
 
+async def test_who_waits_is_told_again_as_time_goes_by(world, monkeypatch) -> None:
+    monkeypatch.setattr(dispatcher, "RETELL_S", 0.01)
+    go_on = asyncio.Event()
+    await world.worker(ScriptedEngine(["x ", go_on]))
+    entry = await world.entry()
+    first = ask(world, entry, "one")
+    await first_text(first)
+    second = ask(world, entry, "two")
+    told = [await anext(second)]
+    (lease,) = entry.role._dispatcher._leases
+    for _ in range(2):
+        lease.began_s -= 3.0  # as if it ran for longer
+        told.append(await anext(second))
+    assert [one.position for one in told] == [1, 1, 1]
+    waits = [one.estimate_s for one in told]
+    assert waits == sorted(waits, reverse=True)
+    assert waits[0] - waits[2] >= 5
+    go_on.set()
+    await read_all(first)
+    hops = (await read_all(second)).end.hops
+    assert [hop.what for hop in hops].count("queued") == 1
+    assert entry.role._dispatcher._leases == set()
+
+
 async def test_what_found_no_room_after_all_is_next_again(world, monkeypatch) -> None:
     go_on = asyncio.Event()
     engine = ScriptedEngine(["x ", go_on])
@@ -99,6 +123,7 @@ async def test_what_found_no_room_after_all_is_next_again(world, monkeypatch) ->
     assert [one.text for one in reads] == ["x ", "x "]
     assert "retrying" not in {p.state for one in reads for p in one.progress}
     assert "full" in [hop.what for hop in reads[0].end.hops]
+    assert entry.counted("bounces") == 1
     assert not known.breaker(None)._outcomes.count(False)
 
 
@@ -303,14 +328,14 @@ async def test_a_paused_processor_finishes_and_takes_nothing_new(world) -> None:
     await first_text(running)
     worker.role.set_paused(True)
     (known,) = entry.role.router.processors
-    await until(lambda: known.is_paused)
+    await until(lambda: known.closed)
     with pytest.raises(ApiError) as caught:
         await read_all(ask(world, entry, "new"))
-    assert caught.value.code is ErrorCode.NO_PROCESSOR
+    assert caught.value.code is ErrorCode.BUSY
     go_on.set()
     assert (await read_all(running)).text == "b"
     worker.role.set_paused(False)
-    await until(lambda: not known.is_paused)
+    await until(lambda: not known.closed)
     assert (await read_all(ask(world, entry, "new"))).text == "a b"
 
 
@@ -394,3 +419,15 @@ async def test_who_failed_a_request_already_gives_it_no_hope(world, monkeypatch)
     assert "All processors failed of late" in place.error.message
     assert place.error.retry_after_s
     queue.leave(place)
+
+
+async def test_the_reason_counts_those_who_are_busy(world) -> None:
+    busy = await world.worker(ScriptedEngine(["x ", STALL]))
+    entry = await world.entry()
+    async with aclosing(ask(world, entry, "one")) as held:
+        await first_text(held)
+        second = await joined(world, entry, FaultyEngine())
+        read = await read_all(ask(world, entry, "two"))
+    (reason,) = {one.reason for one in read.progress if one.state == "serving"}
+    assert reason == "the only free one"
+    assert read.end.usage.peer == second.key.hex() != busy.key.hex()

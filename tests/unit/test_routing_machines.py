@@ -21,7 +21,14 @@ from peerchat.services.breaker import (
     BreakerState,
 )
 from peerchat.services.choice import Candidate, choose
-from peerchat.services.dispatch_queue import DispatchQueue, cost_of
+from peerchat.services.dispatch_queue import QUEUE_MAX, DispatchQueue, cost_of
+from peerchat.services.forecast import (
+    DURATION_GUESS_S,
+    MODELS_KEPT,
+    Durations,
+    Forecast,
+    taken_slots,
+)
 from peerchat.services.limit_owner import owners
 from peerchat.services.processor_state import MISSING_S, SUSPECT_S, Processor
 from peerchat.services.status_wire import Status
@@ -102,11 +109,12 @@ def test_bounds_are_told_at_once() -> None:
     assert caught.value.retry_after_s
 
 
-def test_estimates_follow_what_was_measured() -> None:
-    queue = DispatchQueue[str]()
-    for _ in range(100):
-        queue.measure(2.0)
-    assert queue.estimate_s(3, 2) == pytest.approx(3.0, abs=0.01)
+def test_who_is_refused_is_told_when_to_try_again() -> None:
+    queue = DispatchQueue[str](queue_max=1)
+    queue.enter("a", "a1", now_s=0)
+    with pytest.raises(ApiError, match="try again in 5 s") as caught:
+        queue.enter("b", "b1", now_s=0, turn_s=2.5)
+    assert caught.value.retry_after_s == 5
 
 
 def test_leaving() -> None:
@@ -115,6 +123,44 @@ def test_leaving() -> None:
     assert queue.leave(one)
     assert not queue.leave(one)
     assert queue.pop(yes) is None
+
+
+# The forecast
+
+
+def test_durations_are_those_of_the_model() -> None:
+    durations = Durations()
+    assert durations.mean_s("any") == DURATION_GUESS_S
+    for _ in range(100):
+        durations.measure("slow", 60.0)
+        durations.measure("fast:latest", 2.0)
+    assert durations.mean_s("slow") == pytest.approx(60.0)
+    assert durations.mean_s("fast") == pytest.approx(2.0)
+    assert 2 < durations.mean_s("other") < 60
+    assert durations.left_s("slow", 50.0) == pytest.approx(10.0)
+    assert durations.left_s("slow", 100.0) == pytest.approx(10.0)  # longer than usual
+    for number in range(200):
+        durations.measure(f"m{number}", 1.0)
+    assert len(durations._means_s) == MODELS_KEPT
+
+
+def test_the_waiting_are_put_into_the_slots_in_their_order() -> None:
+    one, two = key(1), key(2)
+    forecast = Forecast({one: ([4.0, 9.0], 0), two: ([1.0], 0)})
+    both = [one, two]
+    begins = [forecast.begin(both, 5.0) for _ in range(4)]
+    assert begins == [1.0, 4.0, 6.0, 9.0]
+    # Who needs another processor is not held up by them.
+    assert Forecast({one: ([4.0], 0), two: ([1.0], 0)}).begin([one], 5.0) == 4.0
+    assert forecast.begin([key(3)], 1.0) is None
+    assert Forecast({one: ([4.0], 2)}).begin([one], 1.0) == 0.0
+
+
+def test_what_a_processor_tells_makes_no_forecast_dear() -> None:
+    taken = taken_slots([1.0], 10**6, 3.0)
+    assert taken[:2] == [1.0, 3.0]
+    forecast = Forecast({key(1): (taken, 10**6)})
+    assert len(forecast._slots[key(1)]) == QUEUE_MAX
 
 
 # The breaker
@@ -184,6 +230,11 @@ def test_the_idle_peer_is_picked() -> None:
             found = choose([*peers, idle(9)], 10, lambda _n, d=draws: next(d))
             assert found.key == key(9)
             assert found.reason == "soonest of 6, idle"
+
+
+def test_who_is_alone_is_not_called_so_while_others_are_busy() -> None:
+    reasons = [choose([idle(1)], 10, lambda _n: 0, others=n).reason for n in (0, 2)]
+    assert reasons == ["the only one", "the only free one"]
 
 
 def test_two_are_drawn_among_equals_and_the_less_loaded_wins() -> None:

@@ -6,8 +6,9 @@ from aiohttp import web
 
 from peerchat.api import ApiError, ErrorCode
 
-OLLAMA_BUSY = "server busy, please try again.  maximum pending requests exceeded"
-"""With both spaces, as Ollama has it (server/routes.go)."""
+OLLAMA_BUSY = "server busy, please try again.  "
+"""How Ollama's words begin (server/routes.go); what is busy here, and until when, we
+know better than "maximum pending requests exceeded"."""
 
 _OPENAI_CODES = {
     ErrorCode.UNAUTHORIZED: "invalid_api_key",
@@ -36,7 +37,7 @@ def ollama_error_body(error: ApiError, model: str = "") -> dict[str, object]:
     if error.code is ErrorCode.MODEL_MISSING and model:
         return {"error": f"model '{model}' not found"}
     if error.code is ErrorCode.BUSY:
-        return {"error": OLLAMA_BUSY}
+        return {"error": f"{OLLAMA_BUSY}{error.message}"}
     return {"error": error.message}
 
 

@@ -48,6 +48,9 @@ class BridgeRole:
         self._settings = settings
         self._gateways = gateways
         self._metrics = metrics or RoleMetrics(Role.BRIDGE)
+        gateways.on_gateway_change = self._metrics.counter(
+            "gateway_changes", "Answers that were asked for at another gateway."
+        )
         self._own = own if is_loopback(settings.http_host) else None
         self.url = ""
         """Where it serves, once ready: ``http://127.0.0.1:3000``."""

@@ -84,7 +84,7 @@ class ModelFiles:
         if usable:
             return f"there is no model file {self._model!r}"
         name, path = next(iter(self._files.items()))
-        return f"{name}: {_problem(path)}"
+        return f"{name}: {_problem(path)}; name another file with --model-file"
 
     def details(self, wanted: str) -> ModelDetails:
         """What a file says of itself."""

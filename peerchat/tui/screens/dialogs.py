@@ -15,6 +15,7 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from peerchat.api import ModelInfo
+from peerchat.closed_text import closed_words
 from peerchat.model_text import kind_words
 from peerchat.sanitize import display_line
 from peerchat.tui.actions import EXTRA_KEYS, key_label
@@ -148,6 +149,8 @@ def _served(model: ModelInfo) -> str:
     parts += kind_words(model)
     if model.context_tokens:
         parts.append(f"{model.context_tokens} tokens of context")
+    if model.closed:
+        parts.append(closed_words(model.closed))
     return " · ".join(parts)
 
 

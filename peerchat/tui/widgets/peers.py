@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from textual.content import Content
 
 from peerchat.api import NodeState, PeerView, Role
+from peerchat.closed_text import peer_words
 from peerchat.sanitize import display_line
 from peerchat.tui.wording import count, missing_role_words, short_key
 
@@ -42,6 +43,7 @@ def peers_content(peers: Sequence[PeerView]) -> Content:
     ordered = sorted(peers, key=lambda peer: (_ROLE_ORDER[peer.role], peer.rtt_s or 0))
     for peer in ordered[:PEERS_SHOWN_MAX]:
         lines.append(_peer_line(peer))
+        lines.extend(_state_lines(peer))
         lines.extend(_model_lines(peer))
     hidden = len(ordered) - PEERS_SHOWN_MAX
     if hidden > 0:
@@ -51,6 +53,8 @@ def peers_content(peers: Sequence[PeerView]) -> Content:
 
 def _peer_line(peer: PeerView) -> Content:
     mark = ("●", "$success") if peer.is_reachable else ("○", "$error")
+    if peer_words(peer):
+        mark = ("◌", "$warning")
     return Content.assemble(
         mark,
         f" {peer.role.value:<9} ",
@@ -58,6 +62,13 @@ def _peer_line(peer: PeerView) -> Content:
         (f" {_round_trip(peer):>7}", "$primary" if peer.is_self else "dim"),
         (f" {_load(peer)}" if peer.slots else "", "$warning" if _full(peer) else "dim"),
     )
+
+
+def _state_lines(peer: PeerView) -> list[Content]:
+    """Why it takes nothing, and until when: the panel is too narrow for both."""
+    words = peer_words(peer)
+    parts = words.split(", ") if words else []
+    return [Content.styled(f"  {part}", "$warning") for part in parts]
 
 
 def _round_trip(peer: PeerView) -> str:
