@@ -103,6 +103,12 @@ async def test_inference(bridge: Bridge, name: str) -> None:
         "response": "Hello you",
         "requestId": "r-1",
         "rateLimitInfo": LIMIT,
+        "peerchat": {
+            "request_id": "r-1",
+            "peer": end.usage.peer,
+            "model": "model",
+            "continued": 0,
+        },
     }
     (asked,) = bridge.gateway.answers
     assert asked.request.model == "m"

@@ -83,8 +83,10 @@ async def test_a_whole_answer(bridge: Bridge) -> None:
     status, body, response = await bridge.post(CHAT, HI, **BEARER)
     assert status == 200
     assert body.pop("created") > 0
+    identifier = response.headers["X-Request-Id"]
+    assert body.pop("peerchat")["request_id"] == identifier
     assert body == {
-        "id": f"chatcmpl-{response.headers['X-Request-Id']}",
+        "id": f"chatcmpl-{identifier}",
         "object": "chat.completion",
         "model": "m",
         "choices": [

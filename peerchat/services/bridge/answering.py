@@ -83,7 +83,7 @@ class Answering:
                     self._count(end.usage)
                 return response
             whole = await read_all(answer)
-        self._count(whole.usage)
+        self._count(whole.end.usage)
         return web.json_response(shape.whole(whole))
 
     async def vectors(

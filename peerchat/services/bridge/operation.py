@@ -49,6 +49,21 @@ def optional(schema: Schema) -> Schema:
     return either(schema, {"type": "null"})
 
 
+PROVENANCE: Schema = obj(
+    "request_id peer model continued",
+    request_id=TEXT,
+    peer={**TEXT, "description": "The public key of the processor that ended it."},
+    model={**TEXT, "description": "Its full name at the processor."},
+    continued={**WHOLE, "description": "How often another processor went on."},
+    receipt={**TEXT, "description": "Signed; `peerchat verify` reads it. Base64."},
+    starts_at={
+        **WHOLE,
+        "description": "Where in the whole answer the text here begins; 0 if absent.",
+    },
+)
+"""The field ``peerchat`` of answers."""
+
+
 class Api(enum.StrEnum):
     """Whose manners a path has."""
 

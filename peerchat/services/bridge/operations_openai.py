@@ -10,6 +10,7 @@ from .operation import (
     MODEL,
     NUMBER,
     OPTION,
+    PROVENANCE,
     SAID,
     SEED,
     SSE,
@@ -71,13 +72,14 @@ _PART = obj("type", type=TEXT, text=TEXT, image_url=either(TEXT, obj(url=TEXT)))
 
 def _answered(kind: str, choice: Schema) -> Schema:
     return obj(
-        "id object created model choices usage",
+        "id object created model choices usage peerchat",
         id=TEXT,
         object={"const": kind},
         created=WHOLE,
         model=TEXT,
         choices=listed(choice),
         usage=_USAGE,
+        peerchat=PROVENANCE,
     )
 
 
