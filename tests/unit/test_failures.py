@@ -28,6 +28,7 @@ from peerchat.services import (
     prompt_pulse,
     prompt_server,
     relay,
+    supervisor,
 )
 from peerchat.services import gateway as gateway_role
 from peerchat.services.engines.base import engine_failed, model_missing
@@ -48,7 +49,7 @@ from .waiting import until
 
 HERE, ROUTING, GONE = "test_failures", "test_routing", "test_failures_vanished"
 MACHINES, PULSE = "test_routing_machines", "test_prompt_pulse"
-FAIR = "test_routing_fairness"
+FAIR, STOP = "test_routing_fairness", "test_bridge_stop"
 STREAM, GATEWAY, CLIENT = "test_prompt_stream", "test_services_gateway", "test_client"
 
 ROWS = {
@@ -78,6 +79,12 @@ ROWS = {
         (HERE, "test_who_takes_nothing_new_is_passed_over"),
         (ROUTING, "test_a_paused_processor_finishes_and_takes_nothing_new"),
         (GATEWAY, "test_a_draining_service_finishes_what_runs"),
+    ),
+    "the bridge is told to stop": (
+        (STOP, "test_a_running_answer_may_end"),
+        (STOP, "test_a_stream_that_is_cut_off_says_so_in_its_api"),
+        (STOP, "test_an_answer_in_one_piece_that_is_cut_off_is_503"),
+        (STOP, "test_nothing_new_is_taken_and_the_port_is_free"),
     ),
     "engine error before the first byte": (
         (HERE, "test_before_the_first_byte_another_is_asked_unseen"),
@@ -236,6 +243,7 @@ def test_the_figures_are_those_of_the_code() -> None:
         "after 2 s (one of an earlier": prompt_pulse.GONE_BEATS * beat_s,
         "60 s without": prompt_server.CREDIT_TIMEOUT_S,
         "up to 4 gateways": limits.REQUEST_USES_MAX,
+        "may end for 8 s": supervisor.DRAIN_S,
         "for 2 s, doubled": breaker.OPEN_S,
         "up to 60 s": breaker.OPEN_S_MAX,
     }

@@ -15,9 +15,10 @@ from typing import Protocol
 
 from aiohttp import web
 
-from peerchat.api import AnswerEvent, ApiError, Finished
+from peerchat.api import AnswerEvent, AnswerPart, ApiError, Finished
 from peerchat.failover_answer import FailoverAnswer
 
+from .exchange import exchange
 from .whole import stopped
 
 KEEP_ALIVE_S = 15.0
@@ -83,6 +84,7 @@ class _Stream:
         self._dialect = dialect
         self._lock = asyncio.Lock()
         self._written = 0
+        self._has_said = False
         head = {
             **headers,
             "Content-Type": dialect.content_type,
@@ -100,6 +102,7 @@ class _Stream:
         """Write everything up to the end, or the failure if the head went out."""
         try:
             async for event in answer:
+                self._has_said = self._has_said or isinstance(event, AnswerPart)
                 await self._write(self._dialect.event(event))
                 if isinstance(event, Finished):
                     return event
@@ -109,6 +112,16 @@ class _Stream:
                 error.request_id = error.request_id or answer.request_id
                 await self._write(self._dialect.error(error))
             return error
+
+    async def end(self, error: ApiError) -> web.StreamResponse:
+        """Tell a failure that did not come from the answer, and end."""
+        error.is_partial = self._has_said
+        try:
+            await self._write(self._dialect.error(error))
+            await self.response.write_eof()
+        except (ConnectionError, TimeoutError):
+            self.abort()
+        return self.response
 
     async def show_signs(self) -> None:
         """Write something that means nothing whenever there was nothing for a while."""
@@ -129,6 +142,7 @@ class _Stream:
         async with asyncio.timeout(WRITE_TIMEOUT_S), self._lock:
             if not self.is_open:
                 await self.response.prepare(self._request)
+                exchange.get().end_stream = self.end
             await self.response.write(data)
         self._written += 1
 
