@@ -20,8 +20,9 @@ from .errors import api_error_response, error_body, invalid, rate_limit_body
 from .event_stream import Events, now_text
 from .exchange import exchange
 from .kept import Kept
+from .presence import watch_idle
 from .provenance import provenance
-from .streaming import send_stream, watch_caller
+from .streaming import send_stream
 from .swarm_models import SwarmModels
 from .whole import read_all
 
@@ -76,7 +77,7 @@ class Handlers:
             raise invalid("model must be a text.")
         if options is not None and not isinstance(options, Mapping):
             raise invalid("options must be an object.")
-        watch_caller(request)
+        watch_idle(request.transport)
         async with self._gateways.ask(
             prompt, token, model=model, options=options, request_id=request_id.get()
         ) as answer:
