@@ -30,7 +30,7 @@ from peerchat.services.engines.base import (
 )
 from peerchat.services.engines.vectors import unpacked
 
-from .harness import PNG, SCHEMA, TOOL, Harness, end_of, text_of
+from .harness import PICK_TOOL, PNG, SCHEMA, TOOL, Harness, end_of, text_of
 
 SLOT_FREE_S = 1.0
 """A stop frees the slot within so long (issue 4)."""
@@ -243,6 +243,22 @@ async def test_functions_are_called_or_refused(subject: Harness) -> None:
     assert [json.loads(call.arguments)["city"] for call in calls] == ["Graz", "Wien"]
     assert len({call.call_id for call in calls}) == 2
     assert end_of(events).usage.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("choice", ["required", "pick"])
+async def test_a_call_that_is_insisted_on_is_made(
+    subject: Harness, choice: str
+) -> None:
+    if not subject.keeps_schema:
+        pytest.skip("a stub calls what it calls")
+    options = {"tool_choice": choice, "num_predict": 200}
+    request = subject.request(tools=(PICK_TOOL,), options=options)
+    events = await subject.collect(request)
+    calls = [call for one in events if isinstance(one, ToolCalls) for call in one.calls]
+    assert [call.name for call in calls] == ["pick"]
+    assert set(json.loads(calls[0].arguments)) == {"is_sunny", "wind"}
+    assert end_of(events).usage.finish_reason == "tool_calls"
+    assert text_of(events) == ""
 
 
 async def test_results_of_functions_are_taken(subject: Harness) -> None:

@@ -16,6 +16,7 @@ WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 SEED: Schema = {"type": "integer", "minimum": -(2**53), "maximum": 2**53}
 OPTION: Schema = {"type": "number", "minimum": -(2**53), "maximum": 2**53}
+POSITIVE: Schema = {"type": "integer", "minimum": 1, "maximum": 2**53}
 COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": 8192}
 YES_NO: Schema = {"type": "boolean"}
 ANYTHING: Schema = {"type": "object"}

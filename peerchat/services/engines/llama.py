@@ -35,6 +35,7 @@ from .base import (
     engine_failed,
     invalid_request,
 )
+from .forced_calls import forced_calls
 from .gguf_header import GgufHeader
 from .llama_files import ModelFiles, capabilities_of
 from .llama_server import LlamaServer, Piece
@@ -140,8 +141,13 @@ class LlamaEngine:
             await asyncio.get_running_loop().run_in_executor(None, server.close)
         self._threads.shutdown(wait=False)
 
-    async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
+    def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Answer; closing this waits until the slot is free, which is at once."""
+        return forced_calls(self._stream, request)
+
+    async def _stream(
+        self, request: PromptRequest
+    ) -> AsyncGenerator[AnswerEvent, None]:
         began_s = time.monotonic()
         options = engine_options(request.options)
         name, header = self._files.find(request.model)

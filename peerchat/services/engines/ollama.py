@@ -36,6 +36,7 @@ from .base import (
     model_missing,
 )
 from .engine_http import FIRST_BYTE_TIMEOUT_S, STALL_TIMEOUT_S, EngineTimeouts
+from .forced_calls import forced_calls
 from .ollama_answer import OllamaAnswer, failure
 from .ollama_client import OllamaClient
 from .ollama_models import (
@@ -147,8 +148,13 @@ class OllamaEngine:
         """Close the HTTP connections."""
         await self._client.close()
 
-    async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
+    def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Answer; closing this closes the HTTP request, which frees Ollama's slot."""
+        return forced_calls(self._stream, request)
+
+    async def _stream(
+        self, request: PromptRequest
+    ) -> AsyncGenerator[AnswerEvent, None]:
         began_s = time.monotonic()
         options = engine_options(request.options)
         make_body = raw_body if request.is_raw else chat_body
