@@ -323,6 +323,18 @@ async def test_texts_get_vectors_or_a_refusal(subject: Harness) -> None:
     assert all(math.isfinite(number) for vector in vectors for number in vector)
 
 
+async def test_a_model_for_vectors_does_not_chat_and_says_who_does(
+    subject: Harness,
+) -> None:
+    model = subject.embed_model
+    if model is None or await subject.engine.capabilities(model) != {EMBED}:
+        pytest.skip("it has none that it knows of")
+    error = await refusal(subject, subject.request(model=model))
+    assert error.code is ErrorCode.INVALID_REQUEST
+    assert "embeddings only" in error.message
+    assert await default_model(subject) in error.message
+
+
 async def test_it_can_be_closed_while_it_answers(subject: Harness) -> None:
     request = subject.request(model=subject.long_model, options={"num_predict": 8000})
     answer = subject.engine.stream(request)

@@ -331,6 +331,20 @@ async def test_a_begun_answer_is_gone_on_with(bridge: Bridge) -> None:
     assert (request.prompt, request.prefix, request.history) == ("Hi", "Hel", ())
 
 
+@pytest.mark.parametrize("path", [CHAT, "/api/chat"])
+@pytest.mark.parametrize("before", [[], HI["messages"]])
+async def test_an_instruction_alone_is_answered(
+    bridge: Bridge, path: str, before: list[dict]
+) -> None:
+    turns = [*before, {"role": "system", "content": "Greet the user."}]
+    body = {"model": "m", "messages": turns, "stream": False}
+    status, answer, _ = await bridge.post(path, body, **BEARER)
+    assert status == 200, answer
+    assert asked(bridge).prompt == ""
+    assert asked(bridge).history[-1] == Message("system", "Greet the user.")
+    assert len(asked(bridge).history) == len(turns)
+
+
 @pytest.mark.parametrize(
     ("extra", "field", "value"),
     [
@@ -385,7 +399,8 @@ def user(*parts: object) -> dict:
         ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
         ({"messages": [{"role": "user"}]}, "empty"),
         ({"messages": [{"role": "user", "content": 1}]}, "content"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "user or tool"),
+        ({"messages": [{"role": "system", "content": " "}]}, "empty"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "user, tool or system"),
         ({"messages": [HI["messages"][0]] * 1001}, "1000"),
         (user({"type": "input_audio"}), "text or image_url"),
         (

@@ -44,7 +44,7 @@ from .openai_answer import OpenAiAnswer, refusal
 from .openai_answer import Piece as AnswerPiece
 from .openai_request import Dialect, chat_body, raw_body
 from .options import engine_options
-from .turns import check_needs
+from .turns import cannot_embed, check_needs, embeds_only
 from .vectors import packed
 
 WHO = "llama.cpp"
@@ -151,6 +151,8 @@ class LlamaEngine:
         began_s = time.monotonic()
         options = engine_options(request.options)
         name, header = self._files.find(request.model)
+        if header.is_embedder:
+            raise embeds_only(name, [one.name for one in await self.models()])
         check_needs(request, capabilities_of(header), f"The model {name}")
         make_body = raw_body if request.is_raw else chat_body
         body = make_body(name, request, options, Dialect(is_llama=True))
@@ -176,9 +178,7 @@ class LlamaEngine:
         wanted = request.model or next(iter(await self.embedders()), "")
         name, header = self._files.find(wanted)
         if not header.is_embedder:
-            raise invalid_request(
-                f"The model {name} cannot embed texts; choose an embedding model."
-            )
+            raise cannot_embed(name, await self.embedders())
         if request.dimensions is not None:
             raise invalid_request(f"The model {name} has one number of dimensions.")
         self._running += 1

@@ -53,6 +53,7 @@ from .ollama_models import (
 from .ollama_probe import is_down_text, url_of
 from .ollama_request import chat_body, raw_body
 from .options import engine_options
+from .turns import cannot_embed, embeds_only
 from .vectors import packed
 
 MODELS_FRESH_S = 15.0
@@ -207,6 +208,10 @@ class OllamaEngine:
             found = match_model(wanted, await self._names(purpose, is_fresh=True))
         if found is not None:
             return self._local[found]
+        other = match_model(wanted, list(self._local)) if wanted else None
+        if other is not None:
+            names = await self._names(purpose)
+            raise (embeds_only if purpose == CHAT else cannot_embed)(other, names)
         if not wanted:
             example = "nomic-embed-text" if purpose == EMBED else "llama3.2"
             raise model_missing(

@@ -49,7 +49,7 @@ from .openai_answer import OpenAiAnswer, Piece, refusal
 from .openai_models import Entry, Listing, capabilities_of, details_of, entries_of
 from .openai_request import Dialect, chat_body, raw_body
 from .options import engine_options
-from .turns import check_needs
+from .turns import check_needs, embeds_only
 from .vectors import packed
 
 WHO = "The engine"
@@ -168,6 +168,8 @@ class OpenAiEngine:
         make_body = raw_body if request.is_raw else chat_body
         make_body("", request, options, Dialect())  # Refuses what is wrong first.
         entry = await self._find(request.model or "")
+        if capabilities_of(entry) == {EMBED}:
+            raise embeds_only(entry.id, [one.name for one in await self.models()])
         check_needs(request, capabilities_of(entry), f"The model {entry.id}")
 
         def answer_of(asked: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
