@@ -35,6 +35,7 @@ class Bridge:
     metrics: RoleMetrics
     session: aiohttp.ClientSession
     task: asyncio.Task[None]
+    role: BridgeRole
     ollama_url: str = ""
 
     async def call(
@@ -75,7 +76,7 @@ class Starter:
         if task.done():
             task.result()
         session = aiohttp.ClientSession()
-        bridge = Bridge(role.url, swarm, metrics, session, task, role.ollama_url)
+        bridge = Bridge(role.url, swarm, metrics, session, task, role, role.ollama_url)
         self.started.append(bridge)
         return bridge
 

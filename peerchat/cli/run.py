@@ -122,7 +122,7 @@ def _leave_closed_pipe() -> NoReturn:
 async def termination(
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
 ) -> AsyncIterator[asyncio.Event]:
-    """An event that the signals set; a second SIGINT interrupts at once."""
+    """An event that the signals set; a second signal interrupts at once."""
     import asyncio
 
     stop = asyncio.Event()
@@ -130,7 +130,7 @@ async def termination(
     previous: dict[signal.Signals, Any] = {}
 
     def on_signal(number: int, _frame: object = None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        if stop.is_set():
             raise KeyboardInterrupt
         loop.call_soon_threadsafe(stop.set)
 

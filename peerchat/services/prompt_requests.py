@@ -120,9 +120,7 @@ def check_request(request: PromptRequest, prompt_bytes_max: int) -> None:
     if request.inputs:
         _check_inputs(request.inputs, prompt_bytes_max)
         return
-    last = request.history[-1].role if request.history else ""
-    has_other = bool(request.images) or last == "tool"
-    if not request.prompt.strip() and not has_other:
+    if not is_answerable(request.prompt, request.images, request.history):
         raise _invalid("The prompt is empty; write something.")
     if _size(request.prompt) + _size(request.suffix) > prompt_bytes_max:
         raise _invalid(
@@ -132,6 +130,19 @@ def check_request(request: PromptRequest, prompt_bytes_max: int) -> None:
         raise _invalid(
             f"The answer to go on with has more than {prompt_bytes_max} bytes."
         )
+
+
+def is_answerable(
+    prompt: str, images: Sequence[bytes], history: Sequence[Message]
+) -> bool:
+    """Whether there is a prompt, or a last turn that asks for an answer without one: a
+    function's result, or an instruction."""
+    if prompt.strip() or images:
+        return True
+    if not history:
+        return False
+    last = history[-1]
+    return last.role == "tool" or (last.role == "system" and bool(last.content.strip()))
 
 
 def _check_inputs(inputs: Sequence[str], prompt_bytes_max: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from peerchat.api import ApiError, Role, RoleHealth
 from peerchat.net.errors import NetError
@@ -20,8 +20,9 @@ BACKOFF_MAX_S = 60.0
 STABLE_S = 60.0
 """A role that ran so long starts with the shortest delay again."""
 
-DRAIN_S = 10.0
-"""How long running answers may take when the process is told to stop."""
+DRAIN_S = 8.0
+"""How long running answers may take when the process is told to stop: container
+managers kill it after 10 s, and closing takes a moment."""
 
 
 class RunnableRole(Protocol):
@@ -31,12 +32,19 @@ class RunnableRole(Protocol):
         """Serve until cancelled; call ``ready`` once others can find it."""
 
 
+@runtime_checkable
 class Draining(Protocol):
-    """The part of a `Swarm` that ends gently."""
+    """What ends gently: a `Swarm`, for the roles on it, and a role of other callers."""
 
-    async def withdraw(self) -> None: ...
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new, and wait for what runs, at most so long."""
 
-    async def drain(self, timeout_s: float) -> None: ...
+
+class DrainingSwarm(Draining, Protocol):
+    """The part of a `Swarm` that is needed."""
+
+    async def withdraw(self) -> None:
+        """Take back every announcement."""
 
 
 @dataclass(slots=True)
@@ -63,7 +71,7 @@ class Supervisor:
 
     def __init__(
         self,
-        swarm: Draining,
+        swarm: DrainingSwarm,
         *,
         on_change: Callable[[], None] = lambda: None,
         on_restart: Callable[[Role], None] = lambda role: None,
@@ -100,23 +108,22 @@ class Supervisor:
         """Withdraw, let running answers finish for so long, then end; idempotent."""
         if not self._is_stopping:
             self._is_stopping = True
-            await self._swarm.withdraw()
-            if drain_s > 0:
-                await self._drain(drain_s)
+            await self._drain(drain_s)
         await self._tasks.close()
         for running in self._running.values():
             running.state = "stopped"
         self._on_change()
 
     async def _drain(self, drain_s: float) -> None:
-        """Both kinds of callers get the same time: peers, and HTTP at the bridge."""
-        bridge = self._running.get(Role.BRIDGE)
+        """All callers get the same time: peers, and those of HTTP."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._swarm.withdraw())
+            if drain_s <= 0:
+                return
             group.create_task(self._swarm.drain(drain_s))
-            if bridge is not None and bridge.task is not None:
-                # Cancelling it stops listening, and lets running answers end.
-                bridge.task.cancel()
-                await asyncio.wait([bridge.task])
+            for running in self._running.values():
+                if isinstance(running.runnable, Draining):
+                    group.create_task(running.runnable.drain(drain_s))
 
     async def _keep(self, running: _Running) -> None:
         backoff_s = BACKOFF_MIN_S

@@ -46,6 +46,12 @@ SCHEMA = {
 }
 """Has no text in it: a model that talks nonsense would never end one."""
 
+PICK_TOOL = {
+    "type": "function",
+    "function": {"name": "pick", "parameters": SCHEMA},
+}
+"""For the same models."""
+
 WORDS = tuple(f"word{n} " for n in range(12))
 
 

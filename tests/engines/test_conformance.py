@@ -30,7 +30,7 @@ from peerchat.services.engines.base import (
 )
 from peerchat.services.engines.vectors import unpacked
 
-from .harness import PNG, SCHEMA, TOOL, Harness, end_of, text_of
+from .harness import PICK_TOOL, PNG, SCHEMA, TOOL, Harness, end_of, text_of
 
 SLOT_FREE_S = 1.0
 """A stop frees the slot within so long (issue 4)."""
@@ -245,6 +245,22 @@ async def test_functions_are_called_or_refused(subject: Harness) -> None:
     assert end_of(events).usage.finish_reason == "tool_calls"
 
 
+@pytest.mark.parametrize("choice", ["required", "pick"])
+async def test_a_call_that_is_insisted_on_is_made(
+    subject: Harness, choice: str
+) -> None:
+    if not subject.keeps_schema:
+        pytest.skip("a stub calls what it calls")
+    options = {"tool_choice": choice, "num_predict": 200}
+    request = subject.request(tools=(PICK_TOOL,), options=options)
+    events = await subject.collect(request)
+    calls = [call for one in events if isinstance(one, ToolCalls) for call in one.calls]
+    assert [call.name for call in calls] == ["pick"]
+    assert set(json.loads(calls[0].arguments)) == {"is_sunny", "wind"}
+    assert end_of(events).usage.finish_reason == "tool_calls"
+    assert text_of(events) == ""
+
+
 async def test_results_of_functions_are_taken(subject: Harness) -> None:
     if not await can(subject, TOOLS, subject.tools_model):
         pytest.skip("it calls no functions")
@@ -305,6 +321,18 @@ async def test_texts_get_vectors_or_a_refusal(subject: Harness) -> None:
     assert len(vectors) == 3
     assert vectors[0] == vectors[2] != vectors[1]
     assert all(math.isfinite(number) for vector in vectors for number in vector)
+
+
+async def test_a_model_for_vectors_does_not_chat_and_says_who_does(
+    subject: Harness,
+) -> None:
+    model = subject.embed_model
+    if model is None or await subject.engine.capabilities(model) != {EMBED}:
+        pytest.skip("it has none that it knows of")
+    error = await refusal(subject, subject.request(model=model))
+    assert error.code is ErrorCode.INVALID_REQUEST
+    assert "embeddings only" in error.message
+    assert await default_model(subject) in error.message
 
 
 async def test_it_can_be_closed_while_it_answers(subject: Harness) -> None:

@@ -116,6 +116,7 @@ async def test_a_chat_streams_lines(bridge: Bridge) -> None:
     assert not any(piece["done"] for piece in pieces)
     assert last.pop("created_at").endswith("Z")
     assert last.pop("total_duration") > 0
+    assert last.pop("peerchat")["model"] == "m"
     assert last == {
         "model": "m",
         "message": {"role": "assistant", "content": ""},

@@ -83,8 +83,10 @@ async def test_a_whole_answer(bridge: Bridge) -> None:
     status, body, response = await bridge.post(CHAT, HI, **BEARER)
     assert status == 200
     assert body.pop("created") > 0
+    identifier = response.headers["X-Request-Id"]
+    assert body.pop("peerchat")["request_id"] == identifier
     assert body == {
-        "id": f"chatcmpl-{response.headers['X-Request-Id']}",
+        "id": f"chatcmpl-{identifier}",
         "object": "chat.completion",
         "model": "m",
         "choices": [
@@ -329,6 +331,20 @@ async def test_a_begun_answer_is_gone_on_with(bridge: Bridge) -> None:
     assert (request.prompt, request.prefix, request.history) == ("Hi", "Hel", ())
 
 
+@pytest.mark.parametrize("path", [CHAT, "/api/chat"])
+@pytest.mark.parametrize("before", [[], HI["messages"]])
+async def test_an_instruction_alone_is_answered(
+    bridge: Bridge, path: str, before: list[dict]
+) -> None:
+    turns = [*before, {"role": "system", "content": "Greet the user."}]
+    body = {"model": "m", "messages": turns, "stream": False}
+    status, answer, _ = await bridge.post(path, body, **BEARER)
+    assert status == 200, answer
+    assert asked(bridge).prompt == ""
+    assert asked(bridge).history[-1] == Message("system", "Greet the user.")
+    assert len(asked(bridge).history) == len(turns)
+
+
 @pytest.mark.parametrize(
     ("extra", "field", "value"),
     [
@@ -383,7 +399,8 @@ def user(*parts: object) -> dict:
         ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
         ({"messages": [{"role": "user"}]}, "empty"),
         ({"messages": [{"role": "user", "content": 1}]}, "content"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "user or tool"),
+        ({"messages": [{"role": "system", "content": " "}]}, "empty"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "user, tool or system"),
         ({"messages": [HI["messages"][0]] * 1001}, "1000"),
         (user({"type": "input_audio"}), "text or image_url"),
         (
@@ -405,6 +422,14 @@ def user(*parts: object) -> dict:
         ({"tools": {}}, "tools"),
         ({"tool_choice": "any"}, "tool_choice"),
         ({"tool_choice": {"type": "function"}}, "tool_choice"),
+        ({"tool_choice": "required"}, "no tools"),
+        (
+            {"tools": [TOOL], "tool_choice": {"function": {"name": "later"}}},
+            "'later', which is not among tools",
+        ),
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"max_tokens": -5}, "max_tokens must be at least 1"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens must be at least 1"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "schema"),
         ({"stream": "yes"}, "stream"),

@@ -201,7 +201,7 @@ async def test_length_is_reported(engine: OllamaEngine) -> None:
         ("broken", ErrorCode.ENGINE_FAILED, "unexpectedly stopped", ""),
         ("busy", ErrorCode.BUSY, "too many requests", ""),
         ("nothing", ErrorCode.MODEL_MISSING, "ollama pull nothing", ""),
-        ("nomic-embed-text", ErrorCode.MODEL_MISSING, "has no model", ""),
+        ("nomic-embed-text", ErrorCode.INVALID_REQUEST, "llama3.2:latest", ""),
         ("gpt-oss:120b-cloud", ErrorCode.MODEL_MISSING, "cloud", ""),
         ("x:cloud", ErrorCode.MODEL_MISSING, "cloud", ""),
         ("hidden-remote", ErrorCode.MODEL_MISSING, "has no model", ""),

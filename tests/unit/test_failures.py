@@ -31,9 +31,11 @@ from peerchat.services import (
     prompt_server,
     relay,
     router,
+    supervisor,
     user_limits,
 )
 from peerchat.services import gateway as gateway_role
+from peerchat.services.bridge import presence
 from peerchat.services.engines.base import engine_failed, model_missing
 from peerchat.services.failures import KINDS
 from peerchat.services.processor_watch import ProcessorWatch
@@ -54,6 +56,8 @@ HERE, ROUTING, GONE = "test_failures", "test_routing", "test_failures_vanished"
 MACHINES, PULSE = "test_routing_machines", "test_prompt_pulse"
 FAIR, AWAY, REACHING = "test_routing_fairness", "test_away", "test_reaching"
 SESSIONS = "test_rpc_sessions"
+STOP = "test_bridge_stop"
+HTTP, OPENAI = "test_bridge_presence", "test_bridge_openai"
 STREAM, GATEWAY, CLIENT = "test_prompt_stream", "test_services_gateway", "test_client"
 
 ROWS = {
@@ -89,6 +93,12 @@ ROWS = {
         (HERE, "test_who_takes_nothing_new_is_passed_over"),
         (ROUTING, "test_a_paused_processor_finishes_and_takes_nothing_new"),
         (GATEWAY, "test_a_draining_service_finishes_what_runs"),
+    ),
+    "the bridge is told to stop": (
+        (STOP, "test_a_running_answer_may_end"),
+        (STOP, "test_a_stream_that_is_cut_off_says_so_in_its_api"),
+        (STOP, "test_an_answer_in_one_piece_that_is_cut_off_is_503"),
+        (STOP, "test_nothing_new_is_taken_and_the_port_is_free"),
     ),
     "engine error before the first byte": (
         (HERE, "test_before_the_first_byte_another_is_asked_unseen"),
@@ -187,10 +197,13 @@ ROWS = {
     "the user vanished without a word": (
         (GONE, "test_who_vanished_without_a_word_gets_nothing_generated"),
         (GONE, "test_who_vanished_and_never_beats_is_lost_with_the_connection"),
+        (HTTP, "test_who_vanishes_in_mid_stream_is_given_up"),
     ),
     "the user is there and reads nothing": (
         (STREAM, "test_without_credit_the_source_stands_still"),
         (STREAM, "test_a_caller_that_reads_nothing_loses_the_answer"),
+        (HTTP, "test_who_rests_gets_the_whole_answer_afterwards"),
+        (OPENAI, "test_a_caller_who_reads_no_more_is_given_up"),
     ),
     "the user was away for longer than that and comes back": (
         (PULSE, "test_a_client_that_comes_back_gets_the_rest"),
@@ -267,7 +280,9 @@ def test_the_figures_are_those_of_the_code() -> None:
         "600 s, or": relay.DEADLINE_S,
         "after 2 s (one of an earlier": prompt_pulse.GONE_BEATS * beat_s,
         "60 s without": prompt_server.CREDIT_TIMEOUT_S,
+        "after 10 s without an acknow": presence.GONE_S,
         "up to 4 gateways": limits.REQUEST_USES_MAX,
+        "may end for 8 s": supervisor.DRAIN_S,
         "for 2 s, doubled": breaker.OPEN_S,
         "up to 60 s": breaker.OPEN_S_MAX,
         "nothing for 0.5 s": reaching.PATIENCE_S,
@@ -281,6 +296,9 @@ def test_the_figures_are_those_of_the_code() -> None:
         assert words in text
         (said,) = re.findall(r"\d+(?:\.\d+)?", words)
         assert float(said) == figure, words
+    assert presence.WRITE_TIMEOUT_S == prompt_server.CREDIT_TIMEOUT_S
+    probed_s = presence.PROBE_AFTER_S + presence.PROBES_MAX * presence.PROBE_EVERY_S
+    assert probed_s == presence.GONE_S
     assert text.count("0.75 s") == 2
     assert processor_state.SUSPECT_S == prompt_pulse.LOST_BEATS * beat_s == 0.75
     assert (breaker.FAILURES_IN_A_ROW, breaker.WINDOW * breaker.FAILED_SHARE) == (3, 5)

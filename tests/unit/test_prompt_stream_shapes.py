@@ -182,12 +182,20 @@ async def test_vectors_arrive_whole_whatever_their_number() -> None:
         (PromptRequest("", "r", inputs=("",)), "embed is empty"),
         (PromptRequest("", "r", inputs=("x" * 10_001,)), "shorten"),
         (PromptRequest("", "r"), "empty"),
+        (PromptRequest("", "r", history=(Message("user", "x"),)), "empty"),
+        (PromptRequest("", "r", history=(Message("system", " "),)), "empty"),
     ],
 )
 async def test_what_is_too_much_is_refused(request_: PromptRequest, words: str) -> None:
     with pytest.raises(ApiError, match=words) as caught:
         await exchange(request_, Finished(USAGE))
     assert caught.value.status == 400
+
+
+async def test_an_instruction_alone_may_be_answered() -> None:
+    asked = PromptRequest("", "r", history=(Message("system", "Greet the user."),))
+    got, _ = await exchange(asked, Finished(USAGE))
+    assert got == [asked]
 
 
 async def test_images_do_not_make_room_for_text() -> None:

@@ -120,6 +120,26 @@ async def test_stopping_withdraws_then_drains_then_ends():
     assert swarm.calls == ["withdraw", "drain 10", "ended"]
 
 
+async def test_roles_with_callers_of_their_own_are_drained_with_the_swarm():
+    class Serving(Scripted):
+        async def drain(self, timeout_s):
+            self.swarm.calls.append(f"drain role {timeout_s:g}")
+
+    swarm = Quiet()
+    supervisor = Supervisor(swarm)
+    await supervisor.start({Role.BRIDGE: Serving(0, swarm)})
+    await supervisor.stop(10)
+    assert swarm.calls == ["withdraw", "drain 10", "drain role 10", "ended"]
+
+
+async def test_without_time_nothing_is_drained():
+    swarm = Quiet()
+    supervisor = Supervisor(swarm)
+    await supervisor.start({Role.AUTH: Scripted(0, swarm)})
+    await supervisor.stop(0)
+    assert swarm.calls == ["withdraw", "ended"]
+
+
 async def test_an_expected_failure_at_the_start_is_told_once(caplog):
     class Refused:
         async def run(self, ready):

@@ -18,7 +18,8 @@ from .body import json_body
 from .callers import Callers
 from .errors import invalid
 from .exchange import exchange
-from .streaming import Dialect, send_stream, watch_caller
+from .presence import watch_idle
+from .streaming import Dialect, send_stream
 from .whole import WholeAnswer, read_all
 
 BODY_BYTES_MAX = 12 * 1024 * 1024
@@ -70,7 +71,7 @@ class Answering:
     ) -> web.StreamResponse:
         """Ask, and answer; closing the connection stops the answer."""
         check_sizes(asked, self._settings)
-        watch_caller(request)
+        watch_idle(request.transport)
         current = exchange.get()
         async with begin(self.gateways, asked, token, request_id.get()) as answer:
             if is_stream:
@@ -83,7 +84,7 @@ class Answering:
                     self._count(end.usage)
                 return response
             whole = await read_all(answer)
-        self._count(whole.usage)
+        self._count(whole.end.usage)
         return web.json_response(shape.whole(whole))
 
     async def vectors(
@@ -95,7 +96,7 @@ class Answering:
         dimensions: int | None = None,
     ) -> tuple[Sequence[bytes], int]:
         """A vector for each text, and how many tokens they had."""
-        watch_caller(request)
+        watch_idle(request.transport)
         found = await self.gateways.embed(
             inputs,
             token,

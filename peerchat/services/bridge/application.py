@@ -31,6 +31,7 @@ from .ollama_handlers import OllamaHandlers
 from .openai_handlers import OpenAiHandlers
 from .operation import Api, Operation
 from .operations import OPERATIONS, api_of
+from .running import Running
 from .swarm_models import SwarmModels
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,11 @@ def make_application(
     settings: Settings,
     gateways: Gateways,
     metrics: RoleMetrics,
+    running: Running,
     listener: Listener = MAIN,
 ) -> web.Application:
     """Make the bridge's application; it starts nothing and owns nothing."""
-    front = _Front(Guard(settings), metrics, listener)
+    front = _Front(Guard(settings), metrics, running, listener)
     app = web.Application(
         client_max_size=BODY_BYTES_MAX, middlewares=[front.middleware]
     )
@@ -122,9 +124,12 @@ def _operation(request: web.Request) -> Operation | None:
 class _Front:
     """What happens around every request."""
 
-    def __init__(self, guard: Guard, metrics: RoleMetrics, listener: Listener) -> None:
+    def __init__(
+        self, guard: Guard, metrics: RoleMetrics, running: Running, listener: Listener
+    ) -> None:
         self._guard = guard
         self._metrics = metrics
+        self._running = running
         self._listener = listener
 
         @web.middleware
@@ -149,6 +154,8 @@ class _Front:
         with request_context(identifier):
             with self._metrics.request(name) as metric:
                 response = await self._answer(request, handler, operation, metric)
+            if self._running.is_stopping and not response.prepared:
+                response.force_close()
             if not response.prepared:
                 for header, value in current.headers.items():
                     response.headers.setdefault(header, value)
@@ -179,13 +186,16 @@ class _Front:
             is_preflight = request.method == "OPTIONS" and "Origin" in request.headers
             if is_preflight and operation is not None:
                 return web.Response(status=204)
-            response = await handler(request)
+            async with self._running.one():
+                response = await handler(request)
             metric.outcome = exchange.get().outcome
             return response
         except ApiError as error:
             metric.outcome = error.code.value
             if error.code is ErrorCode.RATE_LIMITED:
                 self._metrics.limited()
+            if end_stream := exchange.get().end_stream:
+                return await end_stream(error)
             return api_failure(error, api, is_node_path=is_node_path)
         except web.HTTPException as error:
             metric.outcome = ErrorCode.INVALID_REQUEST.value

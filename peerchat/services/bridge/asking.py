@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from peerchat.api import Message
 from peerchat.failover_answer import FailoverAnswer
 from peerchat.gateways import Gateways
+from peerchat.services.prompt_requests import is_answerable
 from peerchat.settings import Settings
 
 from .errors import invalid
@@ -37,7 +38,7 @@ class Asked:
 
 
 def of_messages(turns: Sequence[Message], asked: Asked) -> Asked:
-    """A chat: its last message is the prompt, unless it is a function's result.
+    """A chat: its last message is the prompt, if it is the user's.
 
     One that ends with the assistant's words wants them to be gone on with.
     """
@@ -48,10 +49,10 @@ def of_messages(turns: Sequence[Message], asked: Asked) -> Asked:
     if last.role == "assistant" and before and not last.tool_calls:
         prefix = last.content
         *before, last = before
-    if last.role == "tool":
+    if last.role in ("tool", "system"):
         return replace(asked, history=(*before, last), prefix=prefix)
     if last.role != "user":
-        raise invalid("The last message must come from user or tool.")
+        raise invalid("The last message must come from user, tool or system.")
     return replace(
         asked,
         prompt=last.content,
@@ -73,8 +74,7 @@ def check_sizes(asked: Asked, settings: Settings) -> None:
             f"The messages are longer than {most * HISTORY_SHARE} bytes together; "
             "leave the oldest out."
         )
-    has_result = bool(asked.history) and asked.history[-1].role == "tool"
-    if not (asked.prompt.strip() or asked.images or has_result):
+    if not is_answerable(asked.prompt, asked.images, asked.history):
         raise invalid("The last message is empty; write something.")
 
 

@@ -19,6 +19,7 @@ from peerchat.api import (
 )
 
 from .errors import error_body, rate_limit_body, usage_body
+from .provenance import provenance
 
 
 class Events:
@@ -68,6 +69,7 @@ def event_bytes(event: AnswerEvent, request_id: str) -> bytes:
                     "processed_at": now_text(),
                     "usage": usage_body(event.usage),
                     "rateLimitInfo": rate_limit_body(event.rate_limit),
+                    **provenance(event),
                 },
             )
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from peerchat.api import ApiError
 
 
 @dataclass(slots=True)
@@ -16,6 +21,8 @@ class Exchange:
     """What to count it as, where a failure is not raised."""
     model: str = ""
     """The model that was asked for, for a failure that names it."""
+    end_stream: Callable[[ApiError], Awaitable[web.StreamResponse]] | None = None
+    """Tells a failure in the stream that was begun, and ends it."""
 
 
 exchange: ContextVar[Exchange] = ContextVar("exchange")

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from peerchat.api import ApiError, ErrorCode, Finished
-from peerchat.client import read_whole
 from peerchat.gateways import Gateways
 from peerchat.logs import request_id
 from peerchat.services.metrics import RoleMetrics
@@ -21,8 +20,11 @@ from .errors import api_error_response, error_body, invalid, rate_limit_body
 from .event_stream import Events, now_text
 from .exchange import exchange
 from .kept import Kept
-from .streaming import send_stream, watch_caller
+from .presence import watch_idle
+from .provenance import provenance
+from .streaming import send_stream
 from .swarm_models import SwarmModels
+from .whole import read_all
 
 HEALTH_KEPT_S = 1.0
 """Anyone who reaches the port may ask; the swarm is asked no more often than this."""
@@ -75,7 +77,7 @@ class Handlers:
             raise invalid("model must be a text.")
         if options is not None and not isinstance(options, Mapping):
             raise invalid("options must be an object.")
-        watch_caller(request)
+        watch_idle(request.transport)
         async with self._gateways.ask(
             prompt, token, model=model, options=options, request_id=request_id.get()
         ) as answer:
@@ -90,16 +92,16 @@ class Handlers:
                 else:
                     self._count(end)
                 return response
-            whole = await read_whole(answer)
-        self._metrics.tokens(whole.usage.answer_tokens)
-        self._metrics.tokens(whole.usage.prompt_tokens, kind="prompt")
+            whole = await read_all(answer)
+        self._count(whole.end)
         return web.json_response(
             {
                 "prompt": prompt,
                 "response": whole.text,
                 "processed_at": now_text(),
-                "requestId": whole.request_id,
-                "rateLimitInfo": rate_limit_body(whole.rate_limit),
+                "requestId": whole.end.request_id or answer.request_id,
+                "rateLimitInfo": rate_limit_body(whole.end.rate_limit),
+                **provenance(whole.end),
             }
         )
 

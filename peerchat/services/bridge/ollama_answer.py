@@ -25,6 +25,7 @@ from peerchat.api import (
 
 from .api_errors import ollama_error_body
 from .ollama_models import time_text
+from .provenance import provenance
 from .whole import WholeAnswer
 
 NS = 1_000_000_000
@@ -38,6 +39,8 @@ class Shape:
     began_s: float
     """Of `time.monotonic`, when the request came."""
     is_chat: bool = True
+    prefix: str = ""
+    """The beginning of the answer, which the caller gave."""
 
     content_type = "application/x-ndjson"
     keep_alive = b""
@@ -52,7 +55,7 @@ class Shape:
             case ToolCalls():
                 return _line(self._said("", calls=event.calls)) if self.is_chat else b""
             case Finished():
-                return _line(self._end(self._said(""), event.usage))
+                return _line(self._end(self._said(""), event))
             case _:
                 return b""
 
@@ -65,7 +68,7 @@ class Shape:
     def whole(self, answer: WholeAnswer) -> dict[str, object]:
         """The answer in one object."""
         said = self._said(answer.text, answer.thinking, answer.calls)
-        return self._end(said, answer.usage)
+        return self._end(said, answer.end)
 
     def loaded(self, reason: str) -> dict[str, object]:
         """What a request without a prompt gets."""
@@ -88,10 +91,16 @@ class Shape:
             message["tool_calls"] = [_call(n, call) for n, call in enumerate(calls)]
         return head | {"message": message, "done": False}
 
-    def _end(self, said: dict[str, object], usage: Usage) -> dict[str, object]:
-        reason = "length" if usage.finish_reason == "length" else "stop"
+    def _end(self, said: dict[str, object], end: Finished) -> dict[str, object]:
+        reason = "length" if end.usage.finish_reason == "length" else "stop"
         total_s = time.monotonic() - self.began_s
-        return {**said, "done": True, "done_reason": reason, **figures(usage, total_s)}
+        return {
+            **said,
+            "done": True,
+            "done_reason": reason,
+            **figures(end.usage, total_s),
+            **provenance(end, starts_at=len(self.prefix)),
+        }
 
 
 def figures(usage: Usage, total_s: float) -> dict[str, int]:

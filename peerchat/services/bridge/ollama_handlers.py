@@ -67,7 +67,7 @@ class OllamaHandlers:
         began_s = time.monotonic()
         token, body = await self._answering.read(request)
         asked = chat_of(body)
-        shape = Shape(asked.model, began_s)
+        shape = Shape(asked.model, began_s, prefix=asked.prefix)
         if not asked.prompt and not asked.history and not asked.images:
             return await self._loaded(body, asked, shape)
         return await self._answer(request, token, body, asked, shape)

@@ -19,6 +19,7 @@ from peerchat.api import (
 )
 
 from .api_errors import openai_error_body
+from .provenance import provenance
 from .whole import WholeAnswer
 
 DONE = b"data: [DONE]\n\n"
@@ -36,6 +37,8 @@ class Shape:
     """A last chunk tells what the answer cost."""
     echo: str = ""
     """Of a completion: stands before the answer."""
+    prefix: str = ""
+    """Of a chat: the beginning of the answer, which the caller gave."""
     calls: int = field(default=0, init=False)
     _has_begun: bool = field(default=False, init=False)
 
@@ -59,7 +62,7 @@ class Shape:
             case ToolCalls():
                 return self._begin() + self._calls(event.calls)
             case Finished():
-                return self._begin() + self._end(event.usage)
+                return self._begin() + self._end(event)
             case _:
                 return b""
 
@@ -91,20 +94,30 @@ class Shape:
         ]
         return self._chunk({"delta": {"tool_calls": shown}})
 
-    def _end(self, usage: Usage) -> bytes:
+    def _end(self, end: Finished) -> bytes:
         rest: dict[str, object] = {"delta": {}} if self.is_chat else {"text": ""}
-        last = self._chunk(rest, finish_reason(usage, has_calls=self.calls > 0))
+        reason = finish_reason(end.usage, has_calls=self.calls > 0)
+        last = _line(self._piece_body(rest, reason) | self._provenance(end))
         if self.has_usage:
-            body = self._head() | {"choices": [], "usage": usage_body(usage)}
+            body = self._head() | {"choices": [], "usage": usage_body(end.usage)}
             last += _line(body)
         return last + DONE
 
-    def _chunk(self, part: dict[str, object], reason: str | None = None) -> bytes:
+    def _chunk(self, part: dict[str, object]) -> bytes:
+        return _line(self._piece_body(part))
+
+    def _piece_body(
+        self, part: dict[str, object], reason: str | None = None
+    ) -> dict[str, object]:
         choice = {"index": 0, **part, "logprobs": None, "finish_reason": reason}
         body = self._head() | {"choices": [choice]}
         if self.has_usage:
             body["usage"] = None
-        return _line(body)
+        return body
+
+    def _provenance(self, end: Finished) -> dict[str, object]:
+        starts_at = len(self.prefix) - len(self.echo)
+        return provenance(end, starts_at=starts_at)
 
     def _head(self, suffix: str = ".chunk") -> dict[str, object]:
         kind = f"chat.completion{suffix}" if self.is_chat else "text_completion"
@@ -119,14 +132,16 @@ class Shape:
 
     def whole(self, answer: WholeAnswer) -> dict[str, object]:
         """The answer in one object."""
-        reason = finish_reason(answer.usage, has_calls=bool(answer.calls))
+        usage = answer.end.usage
+        reason = finish_reason(usage, has_calls=bool(answer.calls))
         part: dict[str, object] = {"text": self.echo + answer.text}
         if self.is_chat:
             part = {"message": _message(answer)}
         choice = {"index": 0, **part, "logprobs": None, "finish_reason": reason}
         return self._head("") | {
             "choices": [choice],
-            "usage": usage_body(answer.usage),
+            "usage": usage_body(usage),
+            **self._provenance(answer.end),
         }
 
 

@@ -45,7 +45,7 @@ class OpenAiHandlers:
     async def openai_chat(self, request: web.Request) -> web.StreamResponse:
         token, body = await self._answering.read(request)
         asked = chat_of(body)
-        shape = _shape(body)
+        shape = _shape(body, prefix=asked.prefix)
         return await self._answering.answer(
             request, token, asked, shape, is_stream=is_stream(body)
         )
@@ -101,7 +101,9 @@ class OpenAiHandlers:
         return found
 
 
-def _shape(body: Body, *, is_chat: bool = True, echo: str = "") -> Shape:
+def _shape(
+    body: Body, *, is_chat: bool = True, echo: str = "", prefix: str = ""
+) -> Shape:
     return Shape(
         request_id.get(),
         model_name(body),
@@ -109,4 +111,5 @@ def _shape(body: Body, *, is_chat: bool = True, echo: str = "") -> Shape:
         is_chat=is_chat,
         has_usage=wants_usage(body),
         echo=echo,
+        prefix=prefix,
     )

@@ -13,7 +13,8 @@ from .errors import invalid
 from .fields import Body, flag, mapping, model_name, number, objects, stops, text
 from .openai_messages import messages_of
 
-_WHOLE = ("seed", "max_tokens", "max_completion_tokens")
+_LONGEST = ("max_tokens", "max_completion_tokens")
+_WHOLE = ("seed", *_LONGEST)
 _FLOAT = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 EFFORTS = ("none", "minimal", "low", "medium", "high")
 
@@ -91,7 +92,9 @@ def _options(body: Body) -> dict[str, object]:
     for name in (*_WHOLE, *_FLOAT):
         value = body.get(name)
         if value is not None:
-            found[name] = number(name, value, is_whole=name in _WHOLE)
+            found[name] = checked = number(name, value, is_whole=name in _WHOLE)
+            if name in _LONGEST and checked < 1:
+                raise invalid(f"{name} must be at least 1.")
     longest = found.pop("max_completion_tokens", None)
     if longest is not None:
         found["max_tokens"] = longest
@@ -116,12 +119,16 @@ def _tools(body: Body) -> tuple[tuple[Mapping[str, object], ...], str]:
         choice = mapping(choice, "function").get("name")
         if not isinstance(choice, str) or not 0 < len(choice) <= 64:
             raise invalid("tool_choice must name a function of tools.")
+        if choice not in (mapping(tool, "function").get("name") for tool in tools):
+            raise invalid(f"tool_choice names {choice!r}, which is not among tools.")
         return tools, choice
     if choice not in (None, "auto", "none", "required"):
         raise invalid("tool_choice must be auto, none, required or a function.")
     if choice == "none":
         return (), ""
-    return tools, "required" if choice == "required" and tools else ""
+    if choice == "required" and not tools:
+        raise invalid("tool_choice is required, and there are no tools to choose from.")
+    return tools, "required" if choice == "required" else ""
 
 
 def _format(wanted: Mapping[str, object]) -> Mapping[str, object] | str | None:

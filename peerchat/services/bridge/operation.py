@@ -16,6 +16,7 @@ WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 SEED: Schema = {"type": "integer", "minimum": -(2**53), "maximum": 2**53}
 OPTION: Schema = {"type": "number", "minimum": -(2**53), "maximum": 2**53}
+POSITIVE: Schema = {"type": "integer", "minimum": 1, "maximum": 2**53}
 COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": 8192}
 YES_NO: Schema = {"type": "boolean"}
 ANYTHING: Schema = {"type": "object"}
@@ -47,6 +48,21 @@ def either(*schemas: Schema) -> Schema:
 def optional(schema: Schema) -> Schema:
     """This or null, which counts as left out."""
     return either(schema, {"type": "null"})
+
+
+PROVENANCE: Schema = obj(
+    "request_id peer model continued",
+    request_id=TEXT,
+    peer={**TEXT, "description": "The public key of the processor that ended it."},
+    model={**TEXT, "description": "Its full name at the processor."},
+    continued={**WHOLE, "description": "How often another processor went on."},
+    receipt={**TEXT, "description": "Signed; `peerchat verify` reads it. Base64."},
+    starts_at={
+        **WHOLE,
+        "description": "Where in the whole answer the text here begins; 0 if absent.",
+    },
+)
+"""The field ``peerchat`` of answers."""
 
 
 class Api(enum.StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .operation import SSE, TEXT, WHOLE, YES_NO, Operation, Schema, obj, ref
+from .operation import PROVENANCE, SSE, TEXT, WHOLE, YES_NO, Operation, Schema, obj, ref
 
 BRIDGE_SCHEMAS: Mapping[str, Schema] = {
     "Credentials": obj(
@@ -36,12 +36,13 @@ BRIDGE_SCHEMAS: Mapping[str, Schema] = {
         "anyOf": [{"required": ["query"]}, {"required": ["prompt"]}],
     },
     "Answer": obj(
-        "prompt response processed_at requestId rateLimitInfo",
+        "prompt response processed_at requestId rateLimitInfo peerchat",
         prompt=TEXT,
         response=TEXT,
         processed_at={"type": "string", "format": "date-time"},
         requestId=TEXT,
         rateLimitInfo={"anyOf": [ref("RateLimit"), {"type": "null"}]},
+        peerchat=PROVENANCE,
     ),
     "RateLimit": obj(
         "remainingRequests maxRequests nextResetInSeconds windowDurationMinutes",
@@ -128,8 +129,8 @@ BRIDGE_OPERATIONS: tuple[Operation, ...] = (
         stream_type=SSE,
         details="With Accept: text/event-stream the answer comes as server-sent "
         "events: progress, fragment (text, and thinking when it is not the answer "
-        "itself), then one done (requestId, usage, rateLimitInfo) or one error. "
-        "Closing the connection stops the answer.",
+        "itself), then one done (requestId, usage, rateLimitInfo, peerchat) or one "
+        "error. Closing the connection stops the answer.",
     ),
     Operation(
         "verify_session",

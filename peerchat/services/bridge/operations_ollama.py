@@ -10,6 +10,7 @@ from .operation import (
     MODEL,
     NDJSON,
     NUMBER,
+    PROVENANCE,
     SAID,
     TEXT,
     WHOLE,
@@ -42,6 +43,7 @@ _FIGURES: Mapping[str, Schema] = {
     "prompt_eval_duration": WHOLE,
     "eval_count": WHOLE,
     "eval_duration": WHOLE,
+    "peerchat": PROVENANCE,
 }
 _CALL = obj("function", id=TEXT, function=obj("name", name=SAID, arguments=ANYTHING))
 _NAMED = obj("model", model=MODEL)

@@ -10,6 +10,8 @@ from .operation import (
     MODEL,
     NUMBER,
     OPTION,
+    POSITIVE,
+    PROVENANCE,
     SAID,
     SEED,
     SSE,
@@ -35,7 +37,7 @@ _USAGE = obj(
 _OPTIONS: Mapping[str, Schema] = {
     "temperature": optional(OPTION),
     "top_p": optional(OPTION),
-    "max_tokens": optional(SEED),
+    "max_tokens": optional(POSITIVE),
     "seed": optional(SEED),
     "stop": optional(either(TEXT, {**listed(TEXT), "maxItems": 16})),
     "presence_penalty": optional(OPTION),
@@ -71,13 +73,14 @@ _PART = obj("type", type=TEXT, text=TEXT, image_url=either(TEXT, obj(url=TEXT)))
 
 def _answered(kind: str, choice: Schema) -> Schema:
     return obj(
-        "id object created model choices usage",
+        "id object created model choices usage peerchat",
         id=TEXT,
         object={"const": kind},
         created=WHOLE,
         model=TEXT,
         choices=listed(choice),
         usage=_USAGE,
+        peerchat=PROVENANCE,
     )
 
 
@@ -94,7 +97,7 @@ OPENAI_SCHEMAS: Mapping[str, Schema] = {
         "model messages",
         model=MODEL,
         messages={**listed(ref("ChatMessage")), "minItems": 1},
-        max_completion_tokens=optional(SEED),
+        max_completion_tokens=optional(POSITIVE),
         reasoning_effort=optional(TEXT),
         response_format=optional(_FORMAT),
         tools=optional(listed(_TOOL)),

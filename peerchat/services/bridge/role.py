@@ -19,12 +19,13 @@ from .application import MAIN, Listener, make_application
 from .body import NoCallersFaults
 from .callers import Account, is_loopback
 from .operation import Api
+from .running import Running
 
 _server_log = logging.getLogger(f"{__name__}.http")
 _server_log.addFilter(NoCallersFaults())
 
-DRAIN_S = 10.0
-"""How long running answers may go on after the role is told to stop."""
+END_S = 1.0
+"""How long callers may take to read that they were cut off."""
 
 
 class BridgeRole:
@@ -52,19 +53,24 @@ class BridgeRole:
             "gateway_changes", "Answers that were asked for at another gateway."
         )
         self._own = own if is_loopback(settings.http_host) else None
+        self._running = Running()
+        self._runners: list[web.AppRunner] = []
         self.url = ""
         """Where it serves, once ready: ``http://127.0.0.1:3000``."""
         self.ollama_url = ""
         """Where Ollama's clients are served; empty without ``ollama_port``."""
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Serve until cancelled, then let running answers end for up to 10 s.
+        """Serve until cancelled; what runs then is cut off, and its callers told.
+
+        Whoever stops the process calls `drain` first, so that answers can end.
 
         Raises:
             ApiError: a port cannot be bound; the message names it.
         """
         settings = self._settings
-        runners: list[web.AppRunner] = []
+        self._running = Running()
+        runners = self._runners = []
         try:
             port = settings.http_port
             self.url = await self._serve(runners, port, "--http-port", MAIN)
@@ -79,7 +85,20 @@ class BridgeRole:
             await asyncio.Event().wait()
         finally:
             self.url = self.ollama_url = ""
+            self._running.cut_off()
             await asyncio.gather(*(runner.cleanup() for runner in runners))
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new, wait for what runs, at most so long, and cut off the rest.
+
+        Ports are free at once, for who comes after; connections that are there already
+        get 503.
+        """
+        sites = [site for runner in self._runners for site in runner.sites]
+        await asyncio.gather(*(site.stop() for site in sites))
+        await self._running.drain(timeout_s)
+        self._running.cut_off()
+        await self._running.drain(END_S)
 
     async def _serve(
         self,
@@ -90,11 +109,13 @@ class BridgeRole:
     ) -> str:
         """Open one port and keep its runner; gives its URL."""
         runner = web.AppRunner(
-            make_application(self._settings, self._gateways, self._metrics, listener),
+            make_application(
+                self._settings, self._gateways, self._metrics, self._running, listener
+            ),
             handler_cancellation=True,
             access_log=None,
             logger=_server_log,
-            shutdown_timeout=DRAIN_S,
+            shutdown_timeout=END_S,
         )
         await runner.setup()
         runners.append(runner)

@@ -11,7 +11,6 @@ from peerchat.api import (
     Fragment,
     ToolCall,
     ToolCalls,
-    Usage,
 )
 from peerchat.failover_answer import FailoverAnswer
 
@@ -23,7 +22,7 @@ class WholeAnswer:
     text: str
     thinking: str
     calls: tuple[ToolCall, ...]
-    usage: Usage
+    end: Finished
 
 
 async def read_all(answer: FailoverAnswer) -> WholeAnswer:
@@ -39,7 +38,7 @@ async def read_all(answer: FailoverAnswer) -> WholeAnswer:
                 calls += event.calls
             case Finished():
                 return WholeAnswer(
-                    "".join(text), "".join(thinking), tuple(calls), event.usage
+                    "".join(text), "".join(thinking), tuple(calls), event
                 )
     raise stopped(answer.request_id)
 

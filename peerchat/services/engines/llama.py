@@ -35,6 +35,7 @@ from .base import (
     engine_failed,
     invalid_request,
 )
+from .forced_calls import forced_calls
 from .gguf_header import GgufHeader
 from .llama_files import ModelFiles, capabilities_of
 from .llama_server import LlamaServer, Piece
@@ -43,7 +44,7 @@ from .openai_answer import OpenAiAnswer, refusal
 from .openai_answer import Piece as AnswerPiece
 from .openai_request import Dialect, chat_body, raw_body
 from .options import engine_options
-from .turns import check_needs
+from .turns import cannot_embed, check_needs, embeds_only
 from .vectors import packed
 
 WHO = "llama.cpp"
@@ -140,11 +141,18 @@ class LlamaEngine:
             await asyncio.get_running_loop().run_in_executor(None, server.close)
         self._threads.shutdown(wait=False)
 
-    async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
+    def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Answer; closing this waits until the slot is free, which is at once."""
+        return forced_calls(self._stream, request)
+
+    async def _stream(
+        self, request: PromptRequest
+    ) -> AsyncGenerator[AnswerEvent, None]:
         began_s = time.monotonic()
         options = engine_options(request.options)
         name, header = self._files.find(request.model)
+        if header.is_embedder:
+            raise embeds_only(name, [one.name for one in await self.models()])
         check_needs(request, capabilities_of(header), f"The model {name}")
         make_body = raw_body if request.is_raw else chat_body
         body = make_body(name, request, options, Dialect(is_llama=True))
@@ -170,9 +178,7 @@ class LlamaEngine:
         wanted = request.model or next(iter(await self.embedders()), "")
         name, header = self._files.find(wanted)
         if not header.is_embedder:
-            raise invalid_request(
-                f"The model {name} cannot embed texts; choose an embedding model."
-            )
+            raise cannot_embed(name, await self.embedders())
         if request.dimensions is not None:
             raise invalid_request(f"The model {name} has one number of dimensions.")
         self._running += 1

@@ -36,6 +36,7 @@ from .base import (
     model_missing,
 )
 from .engine_http import FIRST_BYTE_TIMEOUT_S, STALL_TIMEOUT_S, EngineTimeouts
+from .forced_calls import forced_calls
 from .ollama_answer import OllamaAnswer, failure
 from .ollama_client import OllamaClient
 from .ollama_models import (
@@ -52,6 +53,7 @@ from .ollama_models import (
 from .ollama_probe import is_down_text, url_of
 from .ollama_request import chat_body, raw_body
 from .options import engine_options
+from .turns import cannot_embed, embeds_only
 from .vectors import packed
 
 MODELS_FRESH_S = 15.0
@@ -147,8 +149,13 @@ class OllamaEngine:
         """Close the HTTP connections."""
         await self._client.close()
 
-    async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
+    def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Answer; closing this closes the HTTP request, which frees Ollama's slot."""
+        return forced_calls(self._stream, request)
+
+    async def _stream(
+        self, request: PromptRequest
+    ) -> AsyncGenerator[AnswerEvent, None]:
         began_s = time.monotonic()
         options = engine_options(request.options)
         make_body = raw_body if request.is_raw else chat_body
@@ -201,6 +208,10 @@ class OllamaEngine:
             found = match_model(wanted, await self._names(purpose, is_fresh=True))
         if found is not None:
             return self._local[found]
+        other = match_model(wanted, list(self._local)) if wanted else None
+        if other is not None:
+            names = await self._names(purpose)
+            raise (embeds_only if purpose == CHAT else cannot_embed)(other, names)
         if not wanted:
             example = "nomic-embed-text" if purpose == EMBED else "llama3.2"
             raise model_missing(

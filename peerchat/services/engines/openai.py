@@ -44,11 +44,12 @@ from .engine_http import (
     Silence,
     is_unreachable,
 )
+from .forced_calls import forced_calls
 from .openai_answer import OpenAiAnswer, Piece, refusal
 from .openai_models import Entry, Listing, capabilities_of, details_of, entries_of
 from .openai_request import Dialect, chat_body, raw_body
 from .options import engine_options
-from .turns import check_needs
+from .turns import check_needs, embeds_only
 from .vectors import packed
 
 WHO = "The engine"
@@ -163,12 +164,30 @@ class OpenAiEngine:
 
     async def stream(self, request: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Answer; closing this closes the HTTP request."""
-        began_s = time.monotonic()
         options = engine_options(request.options)
         make_body = raw_body if request.is_raw else chat_body
         make_body("", request, options, Dialect())  # Refuses what is wrong first.
         entry = await self._find(request.model or "")
+        if capabilities_of(entry) == {EMBED}:
+            raise embeds_only(entry.id, [one.name for one in await self.models()])
         check_needs(request, capabilities_of(entry), f"The model {entry.id}")
+
+        def answer_of(asked: PromptRequest) -> AsyncGenerator[AnswerEvent, None]:
+            return self._stream(asked, entry)
+
+        # Others know the word `tool_choice`, and what they refuse is told.
+        is_llama = entry.is_llama
+        events = forced_calls(answer_of, request) if is_llama else answer_of(request)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _stream(
+        self, request: PromptRequest, entry: Entry
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        began_s = time.monotonic()
+        options = engine_options(request.options)
+        make_body = raw_body if request.is_raw else chat_body
         dialect = Dialect(is_llama=entry.is_llama)
         body = make_body(entry.id, request, options, dialect)
         path = "/completions" if request.is_raw else "/chat/completions"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from peerchat.api import Message, PromptRequest
+from peerchat.api import ApiError, Message, PromptRequest
 
 from .base import COMPLETION, EMBED, IMAGES, JSON, PREFIX, TOOLS, invalid_request
+
+NAMES_TOLD = 5
+"""Of models to choose from, in one line."""
 
 ROLES = frozenset({"system", "user", "assistant", "tool"})
 
@@ -71,6 +75,27 @@ def check_needs(request: PromptRequest, capabilities: frozenset[str], who: str) 
             f"{who} cannot {' or '.join(_CANNOT[one] for one in missing)}; choose "
             "another model."
         )
+
+
+def embeds_only(model: str, chats: Sequence[str]) -> ApiError:
+    """A model for vectors was asked to chat."""
+    return invalid_request(
+        f"The model {model} makes embeddings only: send texts to /v1/embeddings or "
+        f"/api/embed{_instead('a chat', chats)}."
+    )
+
+
+def cannot_embed(model: str, embedders: Sequence[str]) -> ApiError:
+    """A model that chats was asked for vectors."""
+    return invalid_request(
+        f"The model {model} cannot embed texts{_instead('an embedding', embedders)}."
+    )
+
+
+def _instead(kind: str, names: Sequence[str]) -> str:
+    if not names:
+        return f"; there is no {kind.partition(' ')[2]} model here"
+    return f"; or choose {kind} model: {', '.join(names[:NAMES_TOLD])}"
 
 
 def has_images(request: PromptRequest) -> bool:
