@@ -65,7 +65,7 @@ def _progress(progress: Progress | None, *, has_text: bool) -> str:
             return f"queued, position {progress.position}{about}"
         case "queued":
             return "queued"
-        case "loading":
+        case "loading" if not has_text:
             return f"loading {model}" if model else "loading the model"
         case "retrying":
             return "the peer went away, asking another"
