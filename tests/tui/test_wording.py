@@ -41,6 +41,20 @@ def test_who_writes_loads_no_more() -> None:
     assert "llama3.2 answers" in usage_line(turn, 0.0, is_animated=False).plain
 
 
+def test_what_was_interrupted_says_whose_it_was() -> None:
+    turn = Turn(1, "hi")
+    turn.begin(1.0)
+    turn.progress = Progress("serving", peer="ab" * 32, model="llama3.2")
+    turn.add("Hello", is_thinking=False)
+    turn.is_continued = True
+    running = usage_line(turn, 2.0, is_animated=False).plain
+    assert "continued" in running
+    turn.end(TurnState.STOPPED, 3.5)
+    assert usage_line(turn, 9.0, is_animated=False).plain == (
+        "■ interrupted · llama3.2 · 2.5 s · peer abababab · continued"
+    )
+
+
 def test_a_refusal_that_no_login_helps_against_says_why() -> None:
     removed = "This home was removed from the swarm team."
     error = ApiError(ErrorCode.FORBIDDEN, removed, status=403)
