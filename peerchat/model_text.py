@@ -14,6 +14,11 @@ def size_text(size: int) -> str:
     return f"{size} B"
 
 
+def context_text(tokens: int) -> str:
+    """Tokens as people name the size of a context: ``8K`` for 8192."""
+    return f"{tokens // 1024}K" if tokens >= 1024 else str(tokens)
+
+
 def kind_words(model: ModelInfo) -> list[str]:
     """Such as ``3.2B``, ``Q4_K_M``, ``1.9 GiB``, as far as they are known."""
     details = model.details

@@ -275,7 +275,7 @@ def trace(
     request_id: Annotated[str, typer.Argument(metavar="REQUEST-ID")],
 ) -> None:
     """Each step of one of your last requests, with times."""
-    from .receipt import run_trace
+    from .trace import run_trace
 
     run(call.out, run_trace(call.settings(), call, request_id))
 
@@ -287,15 +287,35 @@ def verify(
         str,
         typer.Argument(
             metavar="FILE",
-            help="What `ask --json` printed, or a receipt; '-' reads standard input.",
+            help="What `ask --json` printed, an answer of the bridge, or a receipt; "
+            "'-' reads standard input.",
         ),
     ],
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", metavar="FILE", help="What was asked, as text, or '-'."
+        ),
+    ] = None,
+    request: Annotated[
+        str | None,
+        typer.Option(
+            "--request",
+            metavar="FILE",
+            help="What the bridge was sent, as JSON, or '-'.",
+        ),
+    ] = None,
 ) -> None:
-    """Check the signed receipt of an answer, and the answer with it."""
-    from .receipt import run_verify
+    """Check an answer's signed receipt: what was said, asked, counted, and by whom.
 
-    with reported(call.out):
-        run_verify(file, call.out)
+    Ends with 0 only if everything holds that could be checked.
+    """
+    from .verify import Given, run_verify
+
+    given = Given(file, prompt, request)
+    if problem := given.problem:
+        call.out.fail(problem, code=EXIT_USAGE)
+    run(call.out, run_verify(call.settings(), call, given))
 
 
 @network_command(app)

@@ -59,16 +59,25 @@ def _ends_as_interrupted(ended_by: list[int]) -> Iterator[None]:
     An answer that it reads is then stopped on every hop at once.
     """
 
-    def end(number: int, _frame: object) -> None:
+    def end(number: int) -> None:
         ended_by.append(number)
         signal.raise_signal(signal.SIGINT)
 
+    with told_to_end(end):
+        yield
+
+
+@contextmanager
+def told_to_end(tell: Callable[[int], None]) -> Iterator[None]:
+    """Tell of the signals that end a process: SIGTERM, and SIGHUP of its terminal.
+
+    What is ignored, as under nohup, stays so.
+    """
     names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    # What is ignored, as under nohup, stays so.
     ours = [one for one in numbers if signal.getsignal(one) is signal.SIG_DFL]
     for number in ours:
-        signal.signal(number, end)
+        signal.signal(number, lambda number, _frame: tell(number))
     try:
         yield
     finally:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from .options import Invocation
 from .output import EXIT_USAGE
+from .run import told_to_end
+
+if TYPE_CHECKING:
+    from peerchat.api import Node
+    from peerchat.tui.app import PeerchatApp
+
+END_TIMEOUT_S = 20.0
+"""More than the app takes to close. Past it the process ends all the same: what hangs
+in front of a terminal that is gone would be there for ever."""
 
 
 def run_app(call: Invocation) -> None:
@@ -25,9 +39,38 @@ def run_app(call: Invocation) -> None:
         from peerchat.tui.app import PeerchatApp
 
         with Logs(settings, verbosity=call.verbosity, stream=None):
-            app = PeerchatApp(NodeHost(settings), settings)
-            app.run()
+            node = NodeHost(settings)
+            app = PeerchatApp(node, settings)
+            asyncio.run(_shown(app, node))
     raise SystemExit(app.return_code or 0)
+
+
+async def _shown(app: PeerchatApp, node: Node) -> None:
+    """Run the app; a signal ends it as Ctrl+Q does, which says goodbye to peers."""
+    loop = asyncio.get_running_loop()
+    ours = [number for number in range(3) if os.isatty(number)]
+
+    def end(number: int) -> None:
+        code = 128 + number
+        if number != signal.SIGTERM:
+            _let_go(ours)
+        last = threading.Timer(END_TIMEOUT_S, os._exit, (code,))
+        last.daemon = True
+        last.start()
+        loop.call_soon_threadsafe(app.end, code)
+
+    with told_to_end(end):
+        try:
+            await app.run_async()
+        finally:
+            await node.close()  # also when the terminal broke the app before the signal
+
+
+def _let_go(terminal: list[int]) -> None:
+    """Let nothing fail any more for want of the terminal that these files were."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in terminal:
+        os.dup2(nothing, number)
 
 
 @contextmanager
@@ -51,4 +94,5 @@ def _keys_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(stdin, termios.TCSANOW, before)
+        with suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(stdin, termios.TCSANOW, before)

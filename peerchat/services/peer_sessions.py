@@ -23,7 +23,7 @@ from peerchat.net.rpc.client import RpcClient
 from peerchat.net.rpc.session import RpcSession
 
 from .dht_face import Dht
-from .gate import Gates
+from .gate import Credentials, Gates
 from .prompt_stream import PromptStreamClient
 
 if TYPE_CHECKING:
@@ -124,8 +124,18 @@ class PeerSessions:
 
     async def prove(self, key: PublicKey, role: Role) -> None:
         """Return once the peer showed that it has the role; raises NetError, soon."""
+        await self.credentials(key, role)
+
+    async def credentials(self, key: PublicKey, role: Role) -> Credentials | None:
+        """Who has the role under the key; None where nobody proves that, in an open
+        swarm. Raises NetError, soon."""
         session = await self.session(key, role)
-        session.release()
+        try:
+            if self._gates is None:
+                return None
+            return await self._gates.admitted(session.connection, role)
+        finally:
+            session.release()
 
     def stream_of(self, session: RpcSession) -> PromptStreamClient:
         """The asking end of ``peerchat/stream`` on a connection."""

@@ -205,6 +205,11 @@ class PrivateSwarms:
         async with self._owner(name) as owner:
             return [member_view(entry) for entry in await owner.register.members()]
 
+    async def certificates(self, name: str) -> Sequence[CertificateEntry]:
+        """All that this home signed, those of before included, the newest first."""
+        async with self._owner(name) as owner:
+            return await owner.register.certificates()
+
     def grants(self, name: str) -> Sequence[Grant]:
         """The keys that are in without a certificate."""
         return self._record(name).grants

@@ -8,6 +8,7 @@ prompt and answer can compare their hashes; whoever has not learns neither from 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -56,10 +57,21 @@ class Receipt(msgspec.Struct, frozen=True):
     statement: Statement
     key: bytes
 
-    def is_of(self, answer: str) -> bool:
-        """Whether the whole answer ends in what was signed."""
-        signed = answer[self.statement.prefix_chars :]
-        return answer_hash(signed) == self.statement.answer_hash
+    def begin_in(self, shown: str, asked: Iterable[PromptRequest] = ()) -> int | None:
+        """Where what was signed begins in an answer that was shown; None: nowhere.
+
+        Args:
+            shown: the whole answer, of all who said a part of it.
+            asked: how it may have been asked; a beginning that the asker gave is not
+                shown.
+        """
+        before = self.statement.prefix_chars
+        begins = {0, before} | {before - len(one.prefix) for one in asked}
+        for begin in sorted(begins):
+            is_there = 0 <= begin <= len(shown)
+            if is_there and answer_hash(shown[begin:]) == self.statement.answer_hash:
+                return begin
+        return None
 
 
 class AnswerHash:

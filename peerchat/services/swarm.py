@@ -36,7 +36,7 @@ from peerchat.sanitize import display_line
 from peerchat.settings import PROMPT_BYTES_MAX
 
 from .dht_face import Dht
-from .gate import NotAdmitted
+from .gate import Credentials, NotAdmitted
 from .identity import Identity
 from .messages import encode
 from .peer_sessions import PeerSessions
@@ -398,6 +398,14 @@ class Swarm:
         except NetError:
             self._note_failure(key)
             raise
+
+    async def credentials(self, key: PublicKey, role: Role) -> Credentials | None:
+        """Who has the role under the key; in an open swarm None: somebody is there.
+
+        Raises:
+            NetError: the peer cannot be reached, or is not what it must be.
+        """
+        return await self._sessions.credentials(key, role)
 
     def stream_of(self, session: RpcSession) -> PromptStreamClient:
         """The asking end of ``peerchat/stream`` on a connection."""

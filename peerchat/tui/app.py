@@ -88,6 +88,7 @@ class PeerchatApp(App[None]):
         self._is_open = False
         self._typed_early: list[Event] = []
         self._is_closing = False
+        self._code = 0
         self._interrupted_s = -TWICE_WITHIN_S
         self.register_theme(DARK)
         self.register_theme(LIGHT)
@@ -200,10 +201,15 @@ class PeerchatApp(App[None]):
             self.call_later(self.chat.action_stop)
         self.chat.tell("Press Ctrl+C again to quit.", "information")
 
+    def end(self, code: int) -> None:
+        """Leave as `action_quit` does, with a code; called on the app's loop."""
+        self._code = code
+        self.call_later(self.action_quit)
+
     async def action_quit(self) -> None:
         """Close the node and leave; asked again while that goes on, leave at once."""
         if self._is_closing:
-            self.exit()
+            self.exit(return_code=self._code)
             return
         self._is_closing = True
         await self.push_screen(ClosingScreen())
@@ -218,7 +224,7 @@ class PeerchatApp(App[None]):
                 _log.warning("The node did not close within %s s", CLOSE_TIMEOUT_S)
         finally:
             closing.cancel()
-            self.exit()
+            self.exit(return_code=self._code)
 
     async def _close_node(self) -> None:
         for step in (self.chat.dispatch.close, self._node.close):

@@ -58,6 +58,8 @@ class Turn:
     started_s: float = 0.0
     ended_s: float = 0.0
     fragments: int = 0
+    is_continued: bool = False
+    """Somebody else went on with what one peer had begun."""
     _text_in: StreamSanitizer = field(default_factory=StreamSanitizer, repr=False)
     _thinking_in: StreamSanitizer = field(default_factory=StreamSanitizer, repr=False)
 
@@ -97,6 +99,7 @@ class Turn:
         """Make it wait again, as if it had never been sent."""
         self.state = TurnState.QUEUED
         self.progress = None
+        self.is_continued = False
         self.problem = None
 
 

@@ -146,6 +146,7 @@ class Session:
                 turn.add(text, is_thinking=is_thinking)
             case Progress():
                 turn.progress = event
+                turn.is_continued |= event.state == "retrying" and turn.has_arrived
             case Finished(usage=usage):
                 turn.usage = usage
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,42 @@ def test_type_read_leave(terminal: Terminal, tmp_path: Path):
     assert "guide" in screen
     terminal.keys("C-q")
     terminal.wait_for("left with 0")
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The app that is ready, and our end of its terminal."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", str(COMMAND), "--home", str(tmp_path / "home")],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environ(TERM="xterm-256color"),
+    )
+    os.close(theirs)
+    seen = b""
+    while b"ready" not in seen:
+        seen += os.read(ours, 4096)
+    yield process, ours
+    process.kill()
+    process.wait()
+
+
+def test_it_ends_in_order_when_its_terminal_closes(app) -> None:
+    process, terminal = app
+    os.close(terminal)
+    assert process.wait(SCREEN_TIMEOUT_S) == 128 + signal.SIGHUP
+
+
+def test_it_ends_in_order_when_it_is_told_to(app) -> None:
+    process, terminal = app
+    process.terminate()
+    with suppress(OSError):  # what Linux says once nobody writes any more
+        while os.read(terminal, 4096):
+            pass
+    os.close(terminal)
+    assert process.wait(SCREEN_TIMEOUT_S) == 128 + signal.SIGTERM
 
 
 def test_the_app_wants_a_terminal(run, tmp_path: Path):

@@ -329,6 +329,19 @@ async def test_control_c_twice_quits_and_stops_the_answer(clock) -> None:
         await until(pilot, lambda: node.is_closed)
 
 
+async def test_it_ends_with_a_code_and_stops_the_answer(clock) -> None:
+    node = ScriptedNode(script=deque([[Fragment("text"), asyncio.Event()]]))
+    app = open_app(node, clock)
+    async with app.run_test() as pilot:
+        await say(pilot, "go")
+        await until(pilot, lambda: "text" in frame_text(app))
+        app.end(129)
+        await until(pilot, lambda: not app.is_running)
+    assert node.asked[0].answer.is_closed
+    assert node.is_closed
+    assert app.return_code == 129
+
+
 async def test_quit_during_an_answer_closes_the_answer_first(clock) -> None:
     node = ScriptedNode(script=deque([[Fragment("text"), asyncio.Event()]]))
     app = open_app(node, clock)

@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 from textual.color import Color
 
-from peerchat.api import Phase
+from peerchat.api import ModelInfo, Phase
 from peerchat.settings import Home, Settings
 from peerchat.testing.node import ScriptedNode, solo_state, swarm_state, whole
 from peerchat.tui.actions import parse_command
@@ -137,6 +137,38 @@ async def test_help_models_and_model(clock) -> None:
         await settled(pilot)
         models = [asked.model for asked in node.asked]
         assert models == ["qwen2.5-coder:7b", "guide", None]
+
+
+async def test_the_picker_opens_at_the_model_in_use(clock) -> None:
+    node = ScriptedNode()
+    app = open_app(node, clock)
+    async with app.run_test() as pilot:
+        served = tuple(
+            ModelInfo(name, context_tokens=131072, is_embedder=name == "embed")
+            for name in ("embed", "guide", "llama3.2:latest")
+        )
+        node.change(models=served)
+        await until(pilot, lambda: app.chat.situation().state.models == served)
+        await say(pilot, "/model llama3.2")
+        await say(pilot, "/models")
+        frame = frame_text(app)
+        assert "● llama3.2:latest  128K context" in frame
+        assert "embed" not in frame
+        await pilot.press("enter")
+        assert app.chat.model == "llama3.2:latest"
+
+
+async def test_a_model_is_known_without_its_tag(clock) -> None:
+    node = ScriptedNode()
+    app = open_app(node, clock)
+    async with app.run_test(notifications=True) as pilot:
+        served = (ModelInfo("llama3.2:latest"), ModelInfo("guide"))
+        node.change(models=served)
+        await until(pilot, lambda: app.chat.situation().state.models == served)
+        await say(pilot, "/model llama3.2")
+        assert "llama3.2:latest answers" in frame_text(app)
+        await say(pilot, "/model llama3")
+        assert "Nobody serves llama3 now" in frame_text(app)
 
 
 async def test_copy_gives_the_markdown_source(clock) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from peerchat.api import ApiError, ErrorCode
+from peerchat.api import ApiError, ErrorCode, Progress
 from peerchat.tui.actions import parse_command
+from peerchat.tui.conversation import Turn, TurnState
 from peerchat.tui.swarm_wording import (
     date_words,
     is_invite,
     parse_duration,
     role_words,
 )
+from peerchat.tui.widgets.usage import usage_line
 from peerchat.tui.wording import Words, failure_words, login_words
 
 
@@ -29,6 +31,28 @@ from peerchat.tui.wording import Words, failure_words, login_words
 )
 def test_failure_repeats_neither_title_nor_advice(message, advice) -> None:
     assert failure_words(ApiError(ErrorCode.NO_GATEWAY, message)).advice == advice
+
+
+def test_who_writes_loads_no_more() -> None:
+    turn = Turn(1, "hi", state=TurnState.RUNNING)
+    turn.progress = Progress("loading", model="llama3.2")
+    assert "loading llama3.2" in usage_line(turn, 0.0, is_animated=False).plain
+    turn.add("Hello", is_thinking=False)
+    assert "llama3.2 answers" in usage_line(turn, 0.0, is_animated=False).plain
+
+
+def test_what_was_interrupted_says_whose_it_was() -> None:
+    turn = Turn(1, "hi")
+    turn.begin(1.0)
+    turn.progress = Progress("serving", peer="ab" * 32, model="llama3.2")
+    turn.add("Hello", is_thinking=False)
+    turn.is_continued = True
+    running = usage_line(turn, 2.0, is_animated=False).plain
+    assert "continued" in running
+    turn.end(TurnState.STOPPED, 3.5)
+    assert usage_line(turn, 9.0, is_animated=False).plain == (
+        "■ interrupted · llama3.2 · 2.5 s · peer abababab · continued"
+    )
 
 
 def test_a_refusal_that_no_login_helps_against_says_why() -> None:

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.net.driver.connection import Connection
 from peerchat.net.identity import PublicKey
+from peerchat.net.rpc.session import RpcSession
 from peerchat.services.identity import Identity
 from peerchat.services.models import file_peer as peer_module
 from peerchat.services.models import file_server as server_module
@@ -102,7 +104,9 @@ class World:
         return giver
 
     async def processor(
-        self, attach: Callable[[Connection], None] | None
+        self,
+        attach: Callable[[Connection], None] | None,
+        ping: Callable[[bytes, str], Awaitable[object]] = ping,
     ) -> tuple[Swarm, PublicKey]:
         number = next(self._numbers)
         swarm = Swarm(self.network.node(), Identity(bytes([number]) * 32))
@@ -378,6 +382,41 @@ async def test_a_peer_that_says_nothing_more_is_left(
     monkeypatch.setattr(pull_module, "TRIES_MAX", 1)
     assert (await world.pull(key, honest.key)).path.read_bytes() == MODEL
     assert hostile.asked.count(MessageType.PIECE) == wire.WINDOW
+
+
+async def never(_body: bytes, _peer: str) -> object:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def test_a_peer_that_vanished_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_module, "SILENCE_S", 0.01)
+    monkeypatch.setattr(peer_module, "PING_TIMEOUT_S", 0.01)
+    hostile = Hostile(lambda *_request: None)
+    _, key = await world.processor(hostile.attach, never)
+    honest = await world.giver()
+    assert (await world.pull(key, honest.key)).path.read_bytes() == MODEL
+    with pytest.raises(ApiError, match="does not answer any more"):
+        await world.pull(key, name="other")
+
+
+async def test_a_peer_that_is_slow_and_there_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_module, "SILENCE_S", 0.01)
+    giver = await world.giver()
+    is_asked, request = threading.Event(), RpcSession.request
+
+    async def noted(session, method: str, *args, **more):
+        is_asked.set()
+        return await request(session, method, *args, **more)
+
+    monkeypatch.setattr(RpcSession, "request", noted)
+    giver.watch(lambda _index: is_asked.wait() and None)
+    assert (await world.pull(giver.key)).path.read_bytes() == MODEL
+    assert is_asked.is_set()
 
 
 async def test_hashes_that_are_not_of_the_file_are_refused(world: World) -> None:

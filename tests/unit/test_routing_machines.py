@@ -425,8 +425,8 @@ def test_a_receipt_holds_and_any_change_breaks_it() -> None:
     receipt = receipts.open_receipt_untrusted(sealed)
     assert receipt.statement == statement()
     assert receipt.key == pair.public_key
-    assert receipt.is_of("because")
-    assert not receipt.is_of("because!")
+    assert receipt.begin_in("because") == 0
+    assert receipt.begin_in("because!") is None
     for index in range(len(sealed)):
         changed = bytearray(sealed)
         changed[index] ^= 1
@@ -438,7 +438,7 @@ def test_the_receipt_of_a_continued_answer_is_of_its_end() -> None:
     pair = KeyPair.from_seed(bytes(32))
     end = statement(answer_hash=receipts.answer_hash("cause"), prefix_chars=2)
     receipt = receipts.open_receipt_untrusted(receipts.seal(end, pair))
-    assert receipt.is_of("because")
+    assert receipt.begin_in("because") == 2
 
 
 def test_the_hash_of_a_request_is_of_what_was_asked() -> None:

@@ -22,6 +22,7 @@ from peerchat.api import (
     ModelInfo,
     PromptRequest,
 )
+from peerchat.model_names import served_name
 
 ERROR_TEXT_MAX = 300
 """Characters of an engine's own error text that are passed on: one line's worth."""
@@ -142,7 +143,4 @@ def match_model(wanted: str, names: Sequence[str]) -> str | None:
     """The served name for a wanted one; ``""`` wants the first, no tag ``latest``."""
     if not wanted:
         return names[0] if names else None
-    for name in (wanted, f"{wanted}:latest"):
-        if name in names:
-            return name
-    return None
+    return served_name(wanted, names)

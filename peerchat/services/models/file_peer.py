@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from peerchat.api import Role
-from peerchat.net.errors import DecodeError, NetError
+from peerchat.net.errors import ConnectionLost, DecodeError, NetError, RpcRemoteError
 from peerchat.net.identity import PublicKey
 from peerchat.net.rpc.session import RpcSession
 from peerchat.sanitize import display_line
@@ -41,9 +41,17 @@ from .file_wire import (
     root_of,
 )
 
+CONNECT_TIMEOUT_S = 5.0
 OPEN_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
 """For a piece or a list, from when it is waited for: below 18 KiB/s nobody wants it."""
+
+SILENCE_S = 1.0
+"""A peer that says nothing for so long is asked whether it is there: its connection is
+given up much later."""
+
+PING_TIMEOUT_S = 2.0
+"""A processor looks at its engine before it answers."""
 
 
 class PeerFailed(Exception):
@@ -76,8 +84,9 @@ async def open_peer(
 ) -> AsyncGenerator[FilePeer, None]:
     """The channel to a certified processor; raises `PeerFailed` when it gives none."""
     try:
-        session = await swarm.session(key, role=Role.PROCESSOR)
-    except NetError:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            session = await swarm.session(key, role=Role.PROCESSOR)
+    except (NetError, TimeoutError):
         raise PeerFailed("cannot be reached") from None
     peer = FilePeer(session)
     try:
@@ -93,6 +102,8 @@ class FilePeer:
 
     def __init__(self, session: RpcSession) -> None:
         connection = session.connection
+        self._session = session
+        self._has_heard = False
         self._asked: dict[int, _Asked] = {}
         self._newest = 0
         self._failure: PeerFailed | None = None
@@ -147,12 +158,29 @@ class FilePeer:
         return self._ask(MessageType.PIECE, body, offer.piece_bytes(index))
 
     async def wait(self, answer: asyncio.Future[bytes]) -> bytes:
-        """An answer, in time."""
+        """An answer, in time, from a peer that is there."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return await answer
+                while not answer.done():
+                    self._has_heard = False
+                    await asyncio.wait((answer,), timeout=SILENCE_S)
+                    if not self._has_heard and not answer.done():
+                        await self._look_whether_it_is_there()
         except TimeoutError:
             raise PeerFailed("is too slow") from None
+        return answer.result()
+
+    async def _look_whether_it_is_there(self) -> None:
+        try:
+            await self._session.request("ping", b"", timeout_s=PING_TIMEOUT_S)
+        except RpcRemoteError:
+            return  # it is, and says what it does not like
+        except NetError:
+            if self._has_heard:
+                return
+            # Whoever tries it again is to connect anew.
+            self._session.connection.destroy(ConnectionLost("the peer is silent"))
+            raise PeerFailed("does not answer any more") from None
 
     def _ask(self, kind: MessageType, body: Body, size: int) -> asyncio.Future[bytes]:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -189,6 +217,7 @@ class FilePeer:
         self.close()
 
     def _on_message(self, kind: int, payload: bytes) -> None:
+        self._has_heard = True
         try:
             self._take_untrusted(kind, payload)
         except DecodeError as error:

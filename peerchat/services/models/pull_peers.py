@@ -23,8 +23,8 @@ from .file_wire import PIECE_BYTES, WINDOW, Offer, hash_piece
 from .pull import OnProgress, Pulled, PullProgress, check_gguf, check_space
 from .store import ModelStore
 
-TRIES_MAX = 3
-"""Of one peer without a piece more."""
+TRIES_MAX = 2
+"""Of one peer without a piece more: what was lost on the way may come now."""
 
 ASKED_AT_ONCE_MAX = 16
 PEERS_MAX = 64
@@ -192,7 +192,8 @@ class _Pull:
         return ApiError(
             ErrorCode.PEER_LOST,
             f"{self._done} of {self._offer.pieces} pieces of {self._offer.name} came: "
-            f"{said or 'nobody gives it'}; run the same command again to go on.",
+            f"{said or 'nobody gives it'}. They are kept: run the same command again "
+            "to go on.",
             status=502,
         )
 

@@ -14,6 +14,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from peerchat.api import ApiError, Node, NodeState, Phase
+from peerchat.model_names import served_name
 from peerchat.sanitize import display_line
 from peerchat.tui.actions import action_of, key_bindings, matching, parse_command
 from peerchat.tui.clipboard import Clipboard
@@ -341,13 +342,14 @@ class ChatScreen(Screen[None]):
 
     def use_model(self, name: str | None) -> None:
         """Ask this model from now on; None: any."""
-        self.model = name
-        self._top.show_state(self._state, name)
         known = {model.name for model in self._state.models}
+        served = None if name is None else served_name(name, known)
+        self.model = served or name
+        self._top.show_state(self._state, self.model)
         if name is None:
             self.tell("Any model may answer from now on.", "information")
-        elif name in known or not known:
-            self.tell(f"{name} answers from now on.", "information")
+        elif served or not known:
+            self.tell(f"{self.model} answers from now on.", "information")
         else:
             self.tell(f"Nobody serves {name} now; it is asked for all the same.")
 

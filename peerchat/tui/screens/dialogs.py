@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -16,7 +17,7 @@ from textual.widgets.option_list import Option
 
 from peerchat.api import ModelInfo
 from peerchat.closed_text import closed_words
-from peerchat.model_text import kind_words
+from peerchat.model_text import context_text, kind_words
 from peerchat.sanitize import display_line
 from peerchat.tui.actions import EXTRA_KEYS, key_label
 from peerchat.tui.registry import ACTIONS, Action, Group, Situation
@@ -25,6 +26,9 @@ from peerchat.tui.wording import count
 
 MODELS_LISTED_MAX = 200
 """Entries of the picker; a filter finds the rest."""
+
+NAME_CHARS_MAX = 32
+"""Of a model, where names stand in a column."""
 
 
 class HelpScreen(ModalScreen[None]):
@@ -86,7 +90,8 @@ class ModelScreen(ModalScreen[str | None]):
 
     def __init__(self, models: Sequence[ModelInfo], current: str | None) -> None:
         super().__init__()
-        self._models = sorted(models, key=lambda model: model.name)
+        chatting = (model for model in models if not model.is_embedder)
+        self._models = sorted(chatting, key=lambda model: model.name)
         self._current = current or ""
         self._shown: list[str] = []
         self._options = OptionList(id="models", markup=False)
@@ -126,16 +131,17 @@ class ModelScreen(ModalScreen[str | None]):
         found = [m for m in self._models if wanted in m.name.lower()]
         found = found[:MODELS_LISTED_MAX]
         self._shown = ["", *(model.name for model in found)]
+        names = ["any model", *(display_line(model.name, 60) for model in found)]
+        notes = ["the gateway decides", *map(_served, found)]
+        width = min(NAME_CHARS_MAX, max(map(cell_len, names)))
         options = self._options
         options.clear_options()
-        options.add_option(Option(self._line("any model", "the gateway decides", "")))
-        for model in found:
-            options.add_option(
-                Option(
-                    self._line(display_line(model.name, 60), _served(model), model.name)
-                )
-            )
-        options.highlighted = 1 if wanted and found else 0
+        for name, note, value in zip(names, notes, self._shown, strict=True):
+            room = " " * (width - cell_len(name))
+            options.add_option(Option(self._line(f"{name}{room}", note, value)))
+        is_listed = self._current in self._shown and not wanted
+        first = 1 if wanted and found else 0
+        options.highlighted = self._shown.index(self._current) if is_listed else first
 
     def _line(self, name: str, note: str, value: str) -> Content:
         mark = "●" if value == self._current else " "
@@ -144,13 +150,15 @@ class ModelScreen(ModalScreen[str | None]):
 
 def _served(model: ModelInfo) -> str:
     parts = [count(len(model.peers), "peer")] if model.peers else []
-    if model.engine:
-        parts.append(display_line(model.engine, 40))
-    parts += kind_words(model)
-    if model.context_tokens:
-        parts.append(f"{model.context_tokens} tokens of context")
     if model.closed:
         parts.append(closed_words(model.closed))
+    if model.loaded:
+        parts.append("loaded")
+    parts += kind_words(model)
+    if model.context_tokens:
+        parts.append(f"{context_text(model.context_tokens)} context")
+    if model.engine:
+        parts.append(display_line(model.engine, 40))
     return " · ".join(parts)
 
 

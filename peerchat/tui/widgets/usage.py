@@ -35,7 +35,8 @@ def usage_line(turn: Turn, now: float, *, is_animated: bool) -> Content:
             (spin if is_animated else "●", "$primary"), (f" {words}", "dim")
         )
     if turn.state is TurnState.STOPPED:
-        rest = f" · {usage_words(turn.usage)}" if turn.usage else ""
+        words = usage_words(turn.usage) if turn.usage else " · ".join(_so_far(turn))
+        rest = f" · {words}" if words else ""
         return Content.assemble(("■ interrupted", "$warning"), (rest, "dim"))
     if turn.usage is not None:
         return Content.styled(usage_words(turn.usage), "dim")
@@ -49,9 +50,24 @@ def _live(turn: Turn, elapsed_s: float) -> list[str]:
         why = display_line(turn.progress.reason)
         reason = f", {why}" if why else ""
         parts.append(f"peer {short_key(turn.progress.peer)}{reason}")
+    if turn.is_continued:
+        parts.append("continued")
     if turn.fragments:
         parts.append(count(turn.fragments, "fragment"))
     return parts
+
+
+def _so_far(turn: Turn) -> list[str]:
+    """Of an answer that was cut off: what is told at the end of a whole one."""
+    progress = turn.progress
+    if progress is None or not turn.has_arrived:
+        return []
+    parts = [display_line(progress.model), f"{turn.ended_s - turn.started_s:.1f} s"]
+    if progress.peer:
+        parts.append(f"peer {short_key(progress.peer)}")
+    if turn.is_continued:
+        parts.append("continued")
+    return [part for part in parts if part]
 
 
 def _progress(progress: Progress | None, *, has_text: bool) -> str:
@@ -65,7 +81,7 @@ def _progress(progress: Progress | None, *, has_text: bool) -> str:
             return f"queued, position {progress.position}{about}"
         case "queued":
             return "queued"
-        case "loading":
+        case "loading" if not has_text:
             return f"loading {model}" if model else "loading the model"
         case "retrying":
             return "the peer went away, asking another"
