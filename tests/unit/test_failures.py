@@ -32,6 +32,7 @@ from peerchat.services import (
 )
 from peerchat.services import gateway as gateway_role
 from peerchat.services.bridge import presence
+from peerchat.services.engines import signs
 from peerchat.services.engines.base import engine_failed, model_missing
 from peerchat.services.failures import KINDS
 from peerchat.services.processor_watch import ProcessorWatch
@@ -52,6 +53,7 @@ HERE, ROUTING, GONE = "test_failures", "test_routing", "test_failures_vanished"
 MACHINES, PULSE = "test_routing_machines", "test_prompt_pulse"
 FAIR, STOP = "test_routing_fairness", "test_bridge_stop"
 HTTP, OPENAI = "test_bridge_presence", "test_bridge_openai"
+CALLS = "test_engine_forced_calls"
 STREAM, GATEWAY, CLIENT = "test_prompt_stream", "test_services_gateway", "test_client"
 
 ROWS = {
@@ -133,7 +135,10 @@ ROWS = {
         (ROUTING, "test_the_deadline_ends_it"),
         (HERE, "test_every_request_has_a_deadline"),
     ),
-    "slow, but alive": ((HERE, "test_slow_but_alive_is_left_alone"),),
+    "slow, but alive": (
+        (HERE, "test_slow_but_alive_is_left_alone"),
+        (CALLS, "test_a_long_call_shows_signs_of_work"),
+    ),
     "a gateway dies before the first byte": (
         (GONE, "test_a_gateway_dies_before_the_first_byte"),
     ),
@@ -250,6 +255,7 @@ def test_the_figures_are_those_of_the_code() -> None:
         "after 10 s without an acknow": presence.GONE_S,
         "up to 4 gateways": limits.REQUEST_USES_MAX,
         "may end for 8 s": supervisor.DRAIN_S,
+        "sign of work every 5 s": signs.EVERY_S,
         "for 2 s, doubled": breaker.OPEN_S,
         "up to 60 s": breaker.OPEN_S_MAX,
     }
