@@ -55,6 +55,8 @@ class Recorded:
     """Several processors gave it, one after the other."""
     is_partial: bool = False
     """It lacks its end."""
+    starts_at: int = 0
+    """As `Receipt.begin_in` has it."""
 
 
 def claims_of(
@@ -88,15 +90,14 @@ def _answer(
     text = recorded.answer
     if text is None:
         return _unchecked("answer", "its text was not given")
-    begin = receipt.begin_in(text, requests)
+    begin = receipt.begin_in(text, requests, recorded.starts_at)
     if begin is None:
         return _fails("answer", "another text was signed")
     says = f"all {len(text)} characters"
     if begin:
-        says = (
-            f"the last {len(text) - begin} of {len(text)} characters; another "
-            "processor said those before and left no receipt of them"
-        )
+        says = f"the last {len(text) - begin} of {len(text)} characters"
+        if recorded.starts_at >= 0:
+            says += "; another processor said those before and left no receipt of them"
     if recorded.is_partial:
         says += "; the answer lacks its end"
     return _holds("answer", says)

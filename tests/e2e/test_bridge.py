@@ -97,6 +97,26 @@ def test_a_client_that_goes_away_frees_the_engine(bridge: str, ollama_stub: str)
     assert counters["closed_by_client"] >= 1
 
 
+def test_sigterm_tells_whom_it_cuts_off(spawn, ollama_stub: str, tmp_path: Path):
+    serving = spawn(
+        "serve", "--role", "all", "--json", "--home", str(tmp_path / "home"),
+        "--engine", "ollama", "--http-port", "0", "--metrics-port", "0",
+        OLLAMA_HOST=ollama_stub,
+    )  # fmt: skip
+    url = serving.event("ready")["http"]
+    request = urllib.request.Request(
+        f"{url}/api/chat",
+        data=b'{"model": "stall", "messages": [{"role": "user", "content": "go on"}]}',
+        headers={"Authorization": f"Bearer {token(url)}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        lines = [response.readline()]
+        serving.process.terminate()
+        lines += response
+    assert "shutting down" in json.loads(lines[-1])["error"]
+    assert serving.finish(None) == 0
+
+
 def test_health_metrics_and_docs(bridge: str):
     status, body = curl(f"{bridge}/health")
     assert status == 200

@@ -12,9 +12,11 @@ from peerchat.api import (
     ErrorCode,
     Fragment,
     Message,
+    Progress,
     PromptRequest,
     ToolCalls,
 )
+from peerchat.services.engines import signs
 from peerchat.services.engines.openai import OpenAiEngine, api_url, data_of
 from peerchat.services.engines.openai_answer import refusal
 from peerchat.testing.openai_stub import CUT, END, STALL, OpenAiStub, Thinking
@@ -111,6 +113,16 @@ async def test_a_call_without_an_id_gets_one() -> None:
     (calls,) = (event for event in events if isinstance(event, ToolCalls))
     assert calls.calls[0].call_id.startswith("call_")
     assert calls.calls[0].arguments == "{}"
+
+
+async def test_a_long_call_shows_signs_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signs, "EVERY_S", 0)
+    parts = [{"index": 0, "function": {"name": "f"}}]
+    parts += [{"index": 0, "function": {"arguments": piece}} for piece in ("{", "}")]
+    script = [{"choices": [{"delta": {"tool_calls": [part]}}]} for part in parts]
+    *before, calls, _ = (await collect(script))[0]
+    assert before == [Progress("serving", model="m")] * 3
+    assert isinstance(calls, ToolCalls)
 
 
 async def test_a_begun_answer_is_sent_as_vllm_and_llama_want_it() -> None:

@@ -11,7 +11,9 @@ import pytest
 from ollama import ChatResponse
 
 from peerchat.api import Finished, Fragment
+from peerchat.cli.recorded import read_recorded
 from peerchat.net.crypto.primitives import KeyPair
+from peerchat.services.receipt_claims import Verdict, claims_of
 from peerchat.services.receipts import (
     VERSION,
     Statement,
@@ -73,19 +75,21 @@ async def test_every_answer_tells_how_it_came_and_has_its_receipt(
     bridge.gateway.steps = [Fragment("Hel"), Fragment("lo"), end]
     told = await said_of(bridge, path, ASKED[path], is_stream=is_stream)
     receipt = open_receipt_untrusted(base64.b64decode(told.pop("receipt")))
-    assert receipt.is_of("Hello")
+    assert receipt.begin_in("Hello") == 0
     assert receipt.key == SIGNER.public_key
     assert told == {
         "request_id": "r",
         "peer": end.usage.peer,
         "model": "model",
+        "finish_reason": "stop",
+        "answer_tokens": 2,
         "continued": 2,
     }
 
 
 async def test_without_a_receipt_there_is_none(bridge: Bridge) -> None:
     told = await said_of(bridge, "/api/chat", CHAT, is_stream=True)
-    assert set(told) == {"request_id", "peer", "model", "continued"}
+    assert "receipt" not in told
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -96,6 +100,37 @@ async def test_of_a_begun_answer_it_says_where_the_rest_begins(
     bridge.gateway.steps = [Fragment("lo"), end_of("lo", prefix_chars=3)]
     told = await said_of(bridge, path, BEGUN, is_stream=is_stream)
     assert told["starts_at"] == 3
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body", "shown", "said"),
+    [
+        ("/v1/chat/completions", CHAT, "Hello", "all 5 characters"),
+        ("/v1/chat/completions", BEGUN, "lo", "all 2 characters"),
+        ("/api/chat", BEGUN, "lo", "all 2 characters"),
+        (
+            "/v1/completions",
+            {"model": "m", "prompt": "Say: ", "echo": True},
+            "Hello",
+            "the last 5 of 10 characters",
+        ),
+        ("/inference", {"query": "Hi"}, "Hello", "all 5 characters"),
+    ],
+)
+async def test_what_is_saved_can_be_verified(
+    bridge: Bridge, path: str, body: dict, shown: str, said: str, is_stream: bool
+) -> None:
+    bridge.gateway.steps = [Fragment(shown), end_of(shown, prefix_chars=5 - len(shown))]
+    asked = {**body, "stream": is_stream}
+    async with bridge.session.post(
+        bridge.url + path, json=asked, headers=EVENTS if is_stream else BEARER
+    ) as response:
+        recorded = read_recorded(await response.text())
+    receipt = open_receipt_untrusted(recorded.receipt)
+    claims = {one.name: one for one in claims_of(receipt, recorded, [], 10**10)}
+    assert claims["answer"].verdict is Verdict.HOLDS
+    assert claims["answer"].says == said
 
 
 async def test_what_stands_before_a_completion_is_told(bridge: Bridge) -> None:

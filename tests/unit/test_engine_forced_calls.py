@@ -13,11 +13,13 @@ from peerchat.api import (
     ErrorCode,
     Finished,
     Fragment,
+    Progress,
     PromptRequest,
     ToolCall,
     ToolCalls,
     Usage,
 )
+from peerchat.services.engines import signs
 from peerchat.services.engines.forced_calls import forced_calls
 
 CITY = {"type": "object", "properties": {"city": {"$ref": "#/$defs/City"}}}
@@ -106,6 +108,14 @@ async def test_calls_that_the_engine_finds_itself_pass() -> None:
 async def test_what_is_no_call_is_told_as_it_is(text: str) -> None:
     engine = Scripted(Fragment(text), END)
     assert await answered(engine, request("required", NOW)) == [Fragment(text), END]
+
+
+async def test_a_long_call_shows_signs_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signs, "EVERY_S", 0)
+    engine = Scripted(Fragment(SAID[:9]), Fragment(SAID[9:]), END)
+    *before, calls, _ = await answered(engine, request("required", WEATHER))
+    assert before == [Progress("serving")] * 2
+    assert isinstance(calls, ToolCalls)
 
 
 async def test_a_function_that_is_not_there_is_refused() -> None:

@@ -131,6 +131,17 @@ async def test_passes_on_only_what_is_allowed(
 
 
 @pytest.mark.parametrize(
+    ("seed", "sent"), [(-1, -1), (2**31 - 1, 2**31 - 1), (2**31 + 5, 5), (2**53, 0)]
+)
+async def test_large_seeds_are_folded(
+    stub: OllamaStub, engine: OllamaEngine, seed: int, sent: int
+) -> None:
+    _, error = await collect(engine, request(options={"seed": seed}))
+    assert error is None
+    assert stub.state.requests[0]["options"]["seed"] == sent
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"temperature": "hot"},

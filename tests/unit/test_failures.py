@@ -36,6 +36,7 @@ from peerchat.services import (
 )
 from peerchat.services import gateway as gateway_role
 from peerchat.services.bridge import presence
+from peerchat.services.engines import signs
 from peerchat.services.engines.base import engine_failed, model_missing
 from peerchat.services.failures import KINDS
 from peerchat.services.processor_watch import ProcessorWatch
@@ -58,6 +59,7 @@ FAIR, AWAY, REACHING = "test_routing_fairness", "test_away", "test_reaching"
 SESSIONS = "test_rpc_sessions"
 STOP = "test_bridge_stop"
 HTTP, OPENAI = "test_bridge_presence", "test_bridge_openai"
+CALLS = "test_engine_forced_calls"
 STREAM, GATEWAY, CLIENT = "test_prompt_stream", "test_services_gateway", "test_client"
 
 ROWS = {
@@ -145,7 +147,10 @@ ROWS = {
         (ROUTING, "test_the_deadline_ends_it"),
         (HERE, "test_every_request_has_a_deadline"),
     ),
-    "slow, but alive": ((HERE, "test_slow_but_alive_is_left_alone"),),
+    "slow, but alive": (
+        (HERE, "test_slow_but_alive_is_left_alone"),
+        (CALLS, "test_a_long_call_shows_signs_of_work"),
+    ),
     "a connection to a processor is dead at its other end": (
         (AWAY, "test_a_gateway_that_overslept_takes_new_connections"),
         (AWAY, "test_a_prompt_on_a_dead_connection_is_asked_again_on_another"),
@@ -283,6 +288,7 @@ def test_the_figures_are_those_of_the_code() -> None:
         "after 10 s without an acknow": presence.GONE_S,
         "up to 4 gateways": limits.REQUEST_USES_MAX,
         "may end for 8 s": supervisor.DRAIN_S,
+        "sign of work every 5 s": signs.EVERY_S,
         "for 2 s, doubled": breaker.OPEN_S,
         "up to 60 s": breaker.OPEN_S_MAX,
         "nothing for 0.5 s": reaching.PATIENCE_S,

@@ -22,7 +22,8 @@ WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})
 
 CORS_HEADERS = {
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    # OpenAI's package adds some of its own. The wildcard does not hold for the first.
+    "Access-Control-Allow-Headers": "Authorization, *",
     "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
     "Access-Control-Max-Age": "600",
 }

@@ -51,10 +51,13 @@ def optional(schema: Schema) -> Schema:
 
 
 PROVENANCE: Schema = obj(
-    "request_id peer model continued",
+    "request_id peer model finish_reason continued",
     request_id=TEXT,
     peer={**TEXT, "description": "The public key of the processor that ended it."},
     model={**TEXT, "description": "Its full name at the processor."},
+    finish_reason={**TEXT, "description": "As it was signed."},
+    prompt_tokens=WHOLE,
+    answer_tokens=WHOLE,
     continued={**WHOLE, "description": "How often another processor went on."},
     receipt={**TEXT, "description": "Signed; `peerchat verify` reads it. Base64."},
     starts_at={

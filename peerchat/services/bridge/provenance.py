@@ -27,8 +27,12 @@ def provenance(end: Finished, *, starts_at: int = 0) -> dict[str, object]:
         "request_id": end.request_id or request_id.get(),
         "peer": usage.peer,
         "model": usage.model,
+        "finish_reason": usage.finish_reason,
         "continued": usage.continued,
     }
+    for name in ("prompt_tokens", "answer_tokens"):
+        if (count := getattr(usage, name)) is not None:
+            told[name] = count
     if end.receipt:
         told["receipt"] = base64.b64encode(end.receipt).decode()
     if starts_at:

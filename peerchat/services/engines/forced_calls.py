@@ -16,12 +16,14 @@ from peerchat.api import (
     AnswerEvent,
     Finished,
     Fragment,
+    Progress,
     PromptRequest,
     ToolCall,
     ToolCalls,
 )
 
 from .base import invalid_request
+from .signs import Signs
 
 Stream = Callable[[PromptRequest], AsyncGenerator[AnswerEvent, None]]
 Tool = Mapping[str, object]
@@ -88,10 +90,13 @@ async def _as_calls(
 ) -> AsyncGenerator[AnswerEvent, None]:
     """The text of the answer as the call that it is; as text where it is none."""
     said: list[str] = []
+    signs = Signs()
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Fragment) and not event.is_thinking:
                 said.append(event.text)
+                if signs.is_due():
+                    yield Progress("serving")
                 continue
             if isinstance(event, Finished) and (text := "".join(said)):
                 call = _call_of(text)

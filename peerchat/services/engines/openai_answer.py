@@ -20,6 +20,7 @@ from peerchat.api import (
     ApiError,
     Finished,
     Fragment,
+    Progress,
     ToolCall,
     ToolCalls,
     Usage,
@@ -32,6 +33,7 @@ from .base import (
     model_missing,
     one_line,
 )
+from .signs import Signs
 
 CALLS_MAX = 64
 ARGUMENTS_CHARS_MAX = 256 * 1024
@@ -101,6 +103,7 @@ class OpenAiAnswer:
         self._timings = _Timings()
         self._calls: dict[int, _Call] = {}
         self._has_called = False
+        self._signs = Signs()
 
     def events(self, piece: Piece) -> Iterator[AnswerEvent]:
         """What a piece says; raises `ApiError` when it says that it failed."""
@@ -118,6 +121,8 @@ class OpenAiAnswer:
                 yield Fragment(text)
             for part in delta.tool_calls or ():
                 self._add_call(part)
+                if self._signs.is_due():
+                    yield Progress("serving", model=self._model)
             if choice.finish_reason:
                 self._reason = choice.finish_reason
                 self.has_ended = True

@@ -65,7 +65,7 @@ def engine_options(options: Mapping[str, object]) -> EngineOptions:
         temperature=_optional(asked, "temperature", _number(0, 2)),
         top_p=_optional(asked, "top_p", _number(0, 1)),
         top_k=_optional(asked, "top_k", _integer(0, 1000)),
-        seed=_optional(asked, "seed", _integer(-SEED_MAX, SEED_MAX)),
+        seed=_optional(asked, "seed", _seed),
         stop=_optional(asked, "stop", _stop),
         think=_think(asked.get("think", asked.get("reasoning_effort"))),
         min_p=_optional(asked, "min_p", _number(0, 1)),
@@ -111,6 +111,12 @@ def _integer(low: int, high: int) -> Callable[[str, object], int]:
         return value
 
     return check
+
+
+def _seed(name: str, value: object) -> int:
+    """Folded rather than refused: clients draw more bits than engines take."""
+    number = _integer(-(2**53), 2**53)(name, value)
+    return number if abs(number) <= SEED_MAX else number & SEED_MAX
 
 
 def _num_predict(value: object) -> int:

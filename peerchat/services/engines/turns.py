@@ -80,22 +80,22 @@ def check_needs(request: PromptRequest, capabilities: frozenset[str], who: str) 
 def embeds_only(model: str, chats: Sequence[str]) -> ApiError:
     """A model for vectors was asked to chat."""
     return invalid_request(
-        f"The model {model} makes embeddings only: send texts to /v1/embeddings or "
-        f"/api/embed{_instead('a chat', chats)}."
+        f"The model {model} makes embeddings only (/v1/embeddings, /api/embed); "
+        f"{_instead('a chat', chats)}."
     )
 
 
 def cannot_embed(model: str, embedders: Sequence[str]) -> ApiError:
     """A model that chats was asked for vectors."""
     return invalid_request(
-        f"The model {model} cannot embed texts{_instead('an embedding', embedders)}."
+        f"The model {model} cannot embed texts; {_instead('an embedding', embedders)}."
     )
 
 
 def _instead(kind: str, names: Sequence[str]) -> str:
     if not names:
-        return f"; there is no {kind.partition(' ')[2]} model here"
-    return f"; or choose {kind} model: {', '.join(names[:NAMES_TOLD])}"
+        return f"there is no {kind.partition(' ')[2]} model here"
+    return f"choose {kind} model: {', '.join(names[:NAMES_TOLD])}"
 
 
 def has_images(request: PromptRequest) -> bool:
