@@ -68,9 +68,14 @@ TOKEN_CHARS_MAX = 8 * 1024
 """A longer token is none; ours have some 200 characters."""
 
 NOT_THERE = frozenset(
-    {ErrorCode.MODEL_MISSING, ErrorCode.NO_PROCESSOR, ErrorCode.UNAUTHORIZED}
+    {
+        ErrorCode.MODEL_MISSING,
+        ErrorCode.NO_PROCESSOR,
+        ErrorCode.BUSY,
+        ErrorCode.UNAUTHORIZED,
+    }
 )
-"""Failures that another gateway may not have."""
+"""Failures to go on that another gateway may not have."""
 
 PASSWORD_METHODS = frozenset({"register", "login", "changePassword"})
 """Refused for the password, which is not tried elsewhere."""

@@ -22,6 +22,7 @@ from peerchat.api import (
 )
 from peerchat.client import Client
 from peerchat.config import load_settings
+from peerchat.gateways import NOT_THERE
 from peerchat.net.errors import (
     DhtUnreachable,
     PeerUnreachable,
@@ -275,6 +276,17 @@ async def test_an_answer_moves_to_the_next_gateway_before_its_first_fragment() -
     assert events[1] == Progress("retrying")
     assert swarm.dropped == [key(1)]
     assert swarm.peers[key(1)].answers[0].is_closed.is_set()
+    await client.aclose()
+
+
+@pytest.mark.parametrize("code", sorted(NOT_THERE))
+async def test_who_cannot_go_on_is_passed_over(code: ErrorCode) -> None:
+    swarm = ScriptedSwarm(a=gateway(), b=gateway(), c=gateway())
+    swarm.peers[key(1)].steps = [Fragment("Hel"), LOST]
+    swarm.peers[key(2)].steps = [ApiError(code, "Not here.", status=503)]
+    swarm.peers[key(3)].steps = [Fragment("lo you"), finished()]
+    client = await logged_in(swarm)
+    assert (await client.ask_whole("Hi")).text == "Hello you"
     await client.aclose()
 
 
