@@ -82,6 +82,7 @@ class _Reader:
     finish_reason: str | None = None
     is_continued: bool = False
     is_partial: bool = False
+    starts_at: int = 0
 
     def take(self, event: Fields) -> None:
         """The next object."""
@@ -105,6 +106,7 @@ class _Reader:
             self.finish_reason,
             self.is_continued,
             self.is_partial,
+            self.starts_at,
         )
 
     def _take_text(self, event: Fields) -> None:
@@ -133,6 +135,7 @@ class _Reader:
         for name in ("answer_tokens", "completion_tokens", "eval_count"):
             self.answer_tokens = _count(event, name, self.answer_tokens)
         self.finish_reason = _text(event, "finish_reason") or self.finish_reason
+        self.starts_at = _count(event, "starts_at", None) or self.starts_at
         self.is_continued |= bool(event.get("continued"))
         self.is_partial |= bool(event.get("is_partial") or event.get("partial"))
 
