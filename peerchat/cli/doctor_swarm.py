@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from peerchat.api import ApiError
+from peerchat.api import ApiError, Role
 from peerchat.settings import Settings
 from peerchat.swarm_files import swarm_dir
 
 from .finding import Finding
 
 if TYPE_CHECKING:
+    from peerchat.net.identity import PublicKey
     from peerchat.services.dht_face import Dht
     from peerchat.services.private_swarms import OpenDht
+    from peerchat.services.swarm import Swarm
     from peerchat.services.trust import Trust
+
+NEEDED = (Role.GATEWAY, Role.AUTH, Role.PROCESSOR)
+PEERS_MAX = 16
+"""Of a role; whether there is one is what counts."""
+
+PEER_TIMEOUT_S = 3.0
 
 
 async def check_swarm(
@@ -44,10 +53,11 @@ async def check_swarm(
             trust = Trust(dht, homes, settings.swarm, identity, now_s=now_s)
             record = await _record(dht, trust)
             await trust.refresh()
+            peers = [] if trust.problem else [await _peers(dht, trust)]
     except ApiError as error:
         kept = "what is known of the swarm may be out of date"
         return [*found, Finding("record", False, f"{error.message} Until then {kept}.")]
-    return [*found, record, *_time(trust, now_s()), _certificate(trust)]
+    return [*found, record, *_time(trust, now_s()), _certificate(trust), *peers]
 
 
 async def _record(dht: Dht, trust: Trust) -> Finding:
@@ -100,6 +110,42 @@ def _certificate(trust: Trust) -> Finding:
         )
         return Finding("member", False, detail)
     return Finding("member", True, detail)
+
+
+async def _peers(dht: Dht, trust: Trust) -> Finding:
+    """Whether somebody is there for all that a prompt takes."""
+    from peerchat.services.swarm import Swarm
+
+    swarm = Swarm(dht, trust.identity, trust=trust)
+    try:
+        found = {role: await _count(swarm, role) for role in NEEDED}
+    finally:
+        await swarm.close()
+    missing = [role.value for role, number in found.items() if not number]
+    if missing:
+        detail = (
+            f"nobody is online as {' or '.join(missing)}: run peerchat serve --role "
+            f"{missing[0]} on a machine that was granted it"
+        )
+        return Finding("peers", None, detail)
+    counts = (f"{role.value} {number}" for role, number in found.items())
+    return Finding("peers", True, f"online: {', '.join(counts)}")
+
+
+async def _count(swarm: Swarm, role: Role) -> int:
+    """How many showed that they serve the role."""
+    from peerchat.net.errors import NetError
+
+    async def is_there(key: PublicKey) -> bool:
+        try:
+            async with asyncio.timeout(PEER_TIMEOUT_S):
+                await swarm.credentials(key, role)
+        except (NetError, TimeoutError):
+            return False
+        return True
+
+    keys = await swarm.find(role)
+    return sum(await asyncio.gather(*map(is_there, keys[:PEERS_MAX])))
 
 
 def _time(trust: Trust, now_s: float) -> Iterator[Finding]:

@@ -135,7 +135,7 @@ class _Reader:
         for name in ("answer_tokens", "completion_tokens", "eval_count"):
             self.answer_tokens = _count(event, name, self.answer_tokens)
         self.finish_reason = _text(event, "finish_reason") or self.finish_reason
-        self.starts_at = _count(event, "starts_at", self.starts_at) or 0
+        self.starts_at = _count(event, "starts_at", None) or self.starts_at
         self.is_continued |= bool(event.get("continued"))
         self.is_partial |= bool(event.get("is_partial") or event.get("partial"))
 

@@ -56,7 +56,8 @@ class Recorded:
     is_partial: bool = False
     """It lacks its end."""
     starts_at: int = 0
-    """As `Receipt.begin_in` has it."""
+    """Where it begins in the whole answer, of which the asker may have given a part;
+    below 0: so much of what was asked stands before it."""
 
 
 def claims_of(
@@ -90,14 +91,20 @@ def _answer(
     text = recorded.answer
     if text is None:
         return _unchecked("answer", "its text was not given")
-    begin = receipt.begin_in(text, requests, recorded.starts_at)
+    starts = {0, recorded.starts_at, *(len(one.prefix) for one in requests)}
+    begin = receipt.begin_in(text, starts)
     if begin is None:
         return _fails("answer", "another text was signed")
+    repeated = max(0, -recorded.starts_at)
+    text, begin = text[repeated:], max(0, begin - repeated)
     says = f"all {len(text)} characters"
     if begin:
-        says = f"the last {len(text) - begin} of {len(text)} characters"
-        if recorded.starts_at >= 0:
-            says += "; another processor said those before and left no receipt of them"
+        says = (
+            f"the last {len(text) - begin} of {len(text)} characters; another "
+            "processor said those before and left no receipt of them"
+        )
+    if repeated:
+        says += f"; the {repeated} before them are told to be of the request"
     if recorded.is_partial:
         says += "; the answer lacks its end"
     return _holds("answer", says)

@@ -57,23 +57,16 @@ class Receipt(msgspec.Struct, frozen=True):
     statement: Statement
     key: bytes
 
-    def begin_in(
-        self, shown: str, asked: Iterable[PromptRequest] = (), starts_at: int = 0
-    ) -> int | None:
+    def begin_in(self, shown: str, starts: Iterable[int] = (0,)) -> int | None:
         """Where what was signed begins in an answer that was shown; None: nowhere.
 
         Args:
-            shown: the whole answer, of all who said a part of it.
-            asked: how it may have been asked; a beginning that the asker gave is not
-                shown.
-            starts_at: the place in the whole answer where ``shown`` begins; below 0
-                where something else stands before it.
+            shown: the answer, of all who said a part of it.
+            starts: places in the whole answer where that may begin: later, if the asker
+                gave the beginning; below 0, if more stands before it.
         """
         before = self.statement.prefix_chars
-        begins = {0, before, before - starts_at} | {
-            before - len(one.prefix) for one in asked
-        }
-        for begin in sorted(begins):
+        for begin in sorted({0, *(before - start for start in starts)}):
             is_there = 0 <= begin <= len(shown)
             if is_there and answer_hash(shown[begin:]) == self.statement.answer_hash:
                 return begin

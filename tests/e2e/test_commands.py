@@ -38,7 +38,7 @@ def test_doctor_checks_what_the_contract_says(run, dht: str, tmp_path: Path):
     done = run(*args)
     assert done.returncode == 0, done.stdout
     found = [json.loads(line)["check"] for line in done.stdout.splitlines()]
-    assert set(found) == checks | {"member", "record", "modes"}
+    assert set(found) == checks | {"member", "record", "modes", "peers"}
 
 
 def test_a_wrong_token_does_not_take_the_place_of_a_good_one(run, tmp_path: Path):

@@ -329,6 +329,15 @@ async def test_control_c_twice_quits_and_stops_the_answer(clock) -> None:
         await until(pilot, lambda: node.is_closed)
 
 
+async def test_beside_the_panels_all_of_an_end_is_told(clock) -> None:
+    app = open_app(ScriptedNode(script=deque([whole("text", continued=1)])), clock)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await say(pilot, "/peers")
+        await say(pilot, "go")
+        await settled(pilot)
+        assert "other peer" in " ".join(frame_text(app).split())
+
+
 async def test_it_ends_with_a_code_and_stops_the_answer(clock) -> None:
     node = ScriptedNode(script=deque([[Fragment("text"), asyncio.Event()]]))
     app = open_app(node, clock)

@@ -113,7 +113,7 @@ async def test_of_a_begun_answer_it_says_where_the_rest_begins(
             "/v1/completions",
             {"model": "m", "prompt": "Say: ", "echo": True},
             "Hello",
-            "the last 5 of 10 characters",
+            "all 5 characters; the 5 before them are told to be of the request",
         ),
         ("/inference", {"query": "Hi"}, "Hello", "all 5 characters"),
     ],

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from peerchat.api import ApiError, ErrorCode
+from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.cli.doctor_swarm import check_swarm
 from peerchat.services.certifier import own_certificate
+from peerchat.services.swarm import Swarm
+from peerchat.services.trust import Trust
 from peerchat.swarm_files import swarm_dir
 from tests.unit.private_world import HomeOf, World
 
@@ -47,8 +49,25 @@ async def test_a_member_in_order(world: World):
         "modes": True,
         "record": None,  # there is none before the first change
         "member": True,
+        "peers": None,  # nobody serves
     }
     assert "roles: none" in found["member"][1]
+
+
+async def test_who_is_online(world: World):
+    owner, home = await world.owner(), world.home("member")
+    await member_of(owner, home)
+    dht, own = world.network.node(), owner.identity
+    trust = Trust(dht, owner.homes, "team", own, now_s=world.clock)
+    swarm = Swarm(dht, trust.identity, trust=trust)
+    await swarm.serve(Role.GATEWAY, {})
+    await swarm.serve(Role.AUTH, {})
+    is_ok, words = (await findings(home))["peers"]
+    assert (is_ok, "nobody is online as processor" in words) == (None, True)
+    await swarm.serve(Role.PROCESSOR, {})
+    is_ok, words = (await findings(home))["peers"]
+    assert (is_ok, words) == (True, "online: gateway 1, auth 1, processor 1")
+    await swarm.close()
 
 
 async def test_who_was_removed_is_told(world: World):

@@ -290,6 +290,16 @@ async def test_what_the_asker_began_is_not_shown(verify: Command) -> None:
     assert (await verify(openai_whole(extra)))["answer"] == "holds"
 
 
+async def test_what_is_shown_may_begin_elsewhere(verify: Command) -> None:
+    given = {**EXTRA, "starts_at": len("It is "), "continued": 1}
+    given["receipt"] = in_text(sealed("cause", prefix_chars=len("It is be")))
+    assert (await verify(openai_whole(given)))["answer"] == "holds"
+    echoed = {**EXTRA, "starts_at": -len("be"), "receipt": in_text(sealed("cause"))}
+    assert (await verify(openai_whole(echoed)))["answer"] == "holds"
+    says = {one["claim"]: one["says"] for one in verify.said["claims"]}
+    assert says["answer"].startswith("all 5 characters; the 2 before them")
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

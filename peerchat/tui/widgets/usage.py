@@ -19,8 +19,13 @@ class UsageLine(Inert):
     """One line of state for one turn."""
 
     def show_turn(self, turn: Turn, now: float, *, is_animated: bool) -> None:
-        """Show where the turn stands; cheap enough for every tick."""
-        self.update(usage_line(turn, now, is_animated=is_animated), layout=False)
+        """Show where the turn stands; cheap enough for every tick.
+
+        What is cut off while it changes has room once the turn is over.
+        """
+        is_over = turn.is_over
+        self.set_class(is_over, "-over")
+        self.update(usage_line(turn, now, is_animated=is_animated), layout=is_over)
 
 
 def usage_line(turn: Turn, now: float, *, is_animated: bool) -> Content:
