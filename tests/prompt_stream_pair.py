@@ -59,6 +59,11 @@ class FakeEnd:
         self.channel: FakeChannel | None = None
         self.notify: Callable[[bytes | None], None] | None = None
         self.other: FakeEnd
+        self.hurried: list[int] = []
+        """Messages that had been sent by both ends whenever this one was flushed."""
+
+    def flush(self) -> None:
+        self.hurried.append(len(self.wire.frames))
 
     @property
     def mux(self) -> FakeEnd:

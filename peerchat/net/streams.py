@@ -41,6 +41,10 @@ class ByteStream(Protocol):
     def write(self, data: bytes) -> bool:
         """Queue bytes, which is never refused; False asks to wait for `writable`."""
 
+    def flush(self) -> None:
+        """Send now what was written, rather than together with what this turn of the
+        loop still writes."""
+
     def send_message(self, data: bytes) -> None:
         """Send an unreliable datagram; larger than the MTU raises ValueError."""
 

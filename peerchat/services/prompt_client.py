@@ -206,6 +206,7 @@ class PromptStreamClient:
         self._session.hold()
         self._pulse.begin()
         self._send(MessageType.REQUEST, encode(answer.number, body))
+        self._session.connection.flush()
 
     def _send(self, kind: MessageType, payload: bytes) -> None:
         if self._channel is not None and not self._channel.is_closed:

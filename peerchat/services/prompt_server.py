@@ -154,6 +154,7 @@ class _ServerChannel:
     def __init__(self, server: PromptStreamServer, connection: Connection) -> None:
         self._server = server
         self._peer = bytes(connection.remote_public_key).hex()
+        self._connection = connection
         self._answers: dict[int, _RunningAnswer] = {}
         self._newest = 0
         self._pulse = Pulse(
@@ -180,6 +181,10 @@ class _ServerChannel:
         if channel is not None and not channel.is_closed:
             self._pulse.has_sent = True
             channel.send(kind, payload)
+
+    def flush(self) -> None:
+        """Send at once what was sent; see `Connection.flush`."""
+        self._connection.flush()
 
     def forget(self, number: int) -> None:
         """The answer is over."""
@@ -299,6 +304,8 @@ class _RunningAnswer:
         self._credit_bytes = CREDIT_INITIAL_BYTES
         self._has_credit = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._has_begun = False
+        """Something of the answer was sent: people wait for that most of all."""
         self._is_unwanted = False
         """The caller cancelled or is gone."""
         self._is_lost = False
@@ -386,6 +393,9 @@ class _RunningAnswer:
             await self._wait_for_credit(len(payload))
         self._credit_bytes -= len(payload)
         self._send(kind, payload)
+        if not self._has_begun:
+            self._has_begun = True
+            self._channel.flush()
 
     async def _wait_for_credit(self, size: int) -> None:
         try:

@@ -60,6 +60,9 @@ class MemoryStream:
         self._is_writer_waiting |= peer._inbox_bytes > HIGH_WATER_BYTES
         return not self._is_writer_waiting
 
+    def flush(self) -> None:
+        """What is written arrives in the next turn anyway."""
+
     def send_message(self, data: bytes) -> None:
         if len(data) > MESSAGE_BYTES_MAX:
             raise ValueError(f"message of {len(data)} bytes is larger than the MTU")

@@ -113,6 +113,18 @@ async def test_both_ways_at_once_every_byte_arrives(is_portable: bool):
     assert hashlib.sha256(a.recorder.data).digest() == hashlib.sha256(back).digest()
 
 
+async def test_what_is_flushed_leaves_before_the_turn_ends():
+    async with two_sides() as (a, b):
+        await write_all(a, b"hello")
+        await b.recorder.received(5)
+        before = a.stream.statistics().packets_sent
+        a.stream.write(b"one")
+        assert a.stream.statistics().packets_sent == before
+        a.stream.flush()
+        assert a.stream.statistics().packets_sent == before + 1
+        await b.recorder.received(8)
+
+
 async def test_a_reader_that_pauses_stops_the_writer():
     async with two_sides() as (a, b):
         b.stream.pause_reading()

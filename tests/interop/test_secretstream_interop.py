@@ -81,6 +81,9 @@ class TcpStream(asyncio.Protocol):
         self.transport.write(data)
         return not self._is_full
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     def send_message(self, data: bytes) -> None:
         raise ValueError("TCP has no messages")
 

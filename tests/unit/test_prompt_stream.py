@@ -110,6 +110,16 @@ async def read(answer: RemoteAnswer) -> list[AnswerEvent]:
     return [event async for event in answer]
 
 
+async def test_request_and_first_word_leave_at_once() -> None:
+    setup = Setup(Script(Fragment("a"), Fragment("b"), Finished(USAGE)))
+    await read(await setup.ask())
+    kinds = [(end, kind) for end, kind, _ in setup.wire.frames]
+    request = kinds.index(("client", MessageType.REQUEST)) + 1
+    first = kinds.index(("server", MessageType.FRAGMENT)) + 1
+    assert setup.wire.client.hurried == [request]
+    assert setup.wire.server.hurried == [first]
+
+
 async def test_carries_a_whole_answer_in_order() -> None:
     events = [
         Progress("queued", position=2),

@@ -166,6 +166,12 @@ class Connection:
         self._is_writable = self._stream.write(self._frame(data))
         return self._is_writable
 
+    def flush(self) -> None:
+        """Send at once what was written: for what somebody waits for, such as the first
+        word of an answer. Much of it costs a system call for each."""
+        if not self.is_closed:
+            self._stream.flush()
+
     async def drain(self) -> None:
         """Wait until the stream takes more; raises `ConnectionLost` when it cannot."""
         while not self._is_writable and not self.is_closed:
