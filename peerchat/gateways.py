@@ -418,6 +418,7 @@ class Gateways:
         deadline_s = said.request.deadline_s
         end_s = None if deadline_s is None else clock() + deadline_s
         failure: ApiError | None = None
+        loss: ApiError | None = None
         tries = Tries()
         candidates = self._candidates(tries, self._swarm.is_connected)
         async with aclosing(candidates) as keys:
@@ -429,6 +430,8 @@ class Gateways:
                 answer = self._swarm.ask(key, said.rest(left_s), token)
                 failure = yield Attempt(key, answer)
                 assert failure is not None  # one that went well asks for no other
+                if failure.code is not ErrorCode.UNAUTHORIZED:
+                    loss = failure  # a stranger's word tells nothing of what broke
                 if said.has_any and failure.code in NOT_THERE:
                     # A Node.js gateway, or one that knows nobody to go on.
                     tries.refused(key)
@@ -438,7 +441,7 @@ class Gateways:
                 if not tries.may_go_on(key, failure):
                     self._gave_up(key, failure)
         if failure is not None and said.has_any:
-            raise broke_off(failure)
+            raise broke_off(loss or failure)
         raise worded(tries.refusal) if tries.refusal else no_gateway()
 
     async def _candidates(

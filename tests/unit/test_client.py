@@ -323,6 +323,17 @@ async def test_a_loss_with_nobody_left_leaves_a_part() -> None:
     assert error.is_partial
 
 
+async def test_a_strangers_refusal_is_not_told_of_what_broke_off() -> None:
+    swarm = ScriptedSwarm(a=gateway(), b=gateway())
+    swarm.peers[key(1)].steps = [Fragment("Hel"), LOST]
+    stranger = ApiError(ErrorCode.UNAUTHORIZED, "Unauthorized", status=401)
+    swarm.peers[key(2)].steps = [stranger]
+    client = await logged_in(swarm)
+    error = await failure(client.ask_whole("Hi"))
+    assert (error.code, error.is_partial) == (ErrorCode.PEER_LOST, True)
+    await client.aclose()
+
+
 async def test_a_refused_prompt_is_not_asked_elsewhere() -> None:
     swarm = ScriptedSwarm(a=gateway(), b=gateway())
     refused = ApiError(
