@@ -100,7 +100,6 @@ class Processor:
         """It is gone, or does not answer."""
         self.is_live = False
         self._gap_s = 0.0
-        self.details = {}
 
     def refuse(self) -> None:
         """It has no room, whatever it told."""
