@@ -98,6 +98,8 @@ def _answer(
         says = f"the last {len(text) - begin} of {len(text)} characters"
         if recorded.starts_at >= 0:
             says += "; another processor said those before and left no receipt of them"
+        else:
+            says += "; nobody signed what stands before them"
     if recorded.is_partial:
         says += "; the answer lacks its end"
     return _holds("answer", says)

@@ -113,7 +113,7 @@ async def test_of_a_begun_answer_it_says_where_the_rest_begins(
             "/v1/completions",
             {"model": "m", "prompt": "Say: ", "echo": True},
             "Hello",
-            "the last 5 of 10 characters",
+            "the last 5 of 10 characters; nobody signed what stands before them",
         ),
         ("/inference", {"query": "Hi"}, "Hello", "all 5 characters"),
     ],
