@@ -141,6 +141,20 @@ def test_the_file_lasts(home: Home) -> None:
     assert file.tokens(NOON) == 0
 
 
+def test_a_disk_that_takes_nothing_is_told_of_once(home: Home, caplog) -> None:
+    file = ContributionFile(home)
+    home.state_dir.parent.mkdir(parents=True, exist_ok=True)
+    home.state_dir.write_text("in the way")
+    for tokens in range(3):
+        file.write_tokens(tokens, NOON)
+        file.keep(is_paused=False)
+    assert len(caplog.records) == 2  # one a file
+    home.state_dir.unlink()
+    file.write_tokens(7, NOON)
+    assert file.tokens(NOON) == 7
+    assert [one.name for one in home.state_dir.iterdir()] == ["tokens-today"]
+
+
 def test_who_pauses_waits_until_the_processor_has_taken_it(home: Home) -> None:
     file = ContributionFile(home)
     assert not file.wait_taken(is_paused=True)  # nobody runs
