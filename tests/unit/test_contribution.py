@@ -118,6 +118,7 @@ def test_words() -> None:
     assert [wait_words(s) for s in (0, 59.5, 61, 3600, 12_000, 90_000)] == [
         *("1 s", "60 s", "2 min", "1 h", "3 h 20 min", "25 h")
     ]
+    assert wait_words(1e300) == "more than 7 days"
     assert closed_words(PAUSED) == "paused by its owner"
     assert closed_words(IN_AN_HOUR) == "outside its hours, opens in 1 h"
 
