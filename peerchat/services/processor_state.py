@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from peerchat.api import Closed, ModelDetails
+from peerchat.model_names import served_name
 from peerchat.net.identity import PublicKey
 
 from .breaker import Breaker
@@ -177,9 +178,9 @@ class Processor:
         )
 
     def _named(self, model: str) -> ModelStatus | None:
-        # Ollama's names have a tag, and leave out ":latest" where people type them.
         models = self.models or {}
-        return models.get(model) or models.get(f"{model}:latest")
+        name = served_name(model, models)
+        return None if name is None else models[name]
 
 
 def able(
