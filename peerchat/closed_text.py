@@ -6,6 +6,9 @@ import math
 
 from .api import Closed, ClosedReason, PeerView, Role
 
+TOLD_S_MAX = 7 * 86_400
+"""No peer of ours tells more than two days; another one may tell any figure."""
+
 _WORDS = {
     ClosedReason.PAUSED: "paused by its owner",
     ClosedReason.HOURS: "outside its hours",
@@ -37,6 +40,8 @@ def peer_words(peer: PeerView) -> str:
 
 def wait_words(wait_s: float) -> str:
     """Such as ``40 s``, ``5 min`` or ``3 h 20 min``, rounded up."""
+    if wait_s > TOLD_S_MAX:
+        return f"more than {TOLD_S_MAX // 86_400} days"
     if wait_s <= 60:
         return f"{max(1, math.ceil(wait_s))} s"
     hours, minutes = divmod(math.ceil(wait_s / 60), 60)

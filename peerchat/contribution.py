@@ -13,6 +13,7 @@ from datetime import date, datetime, time, timedelta
 from fnmatch import fnmatchcase
 
 from .api import Closed, ClosedReason
+from .model_names import short_name
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -78,7 +79,7 @@ class Contribution:
         """Whether a model is given."""
         if not self._offer:
             return True
-        names = (model, model.removesuffix(":latest"))
+        names = (model, short_name(model))
         return any(fnmatchcase(one, glob) for glob in self._offer for one in names)
 
     def unmatched(self, models: Collection[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How many gateways one call tries, and what those say that have not the account."""
+"""How many gateways one call tries, and what those say that refuse it."""
 
 from __future__ import annotations
 
@@ -24,38 +24,39 @@ STATUS_NOT_HERE = 501
 
 
 class Tries:
-    """How much is still tried of one call."""
+    """What was tried of one call, and what is still worth a try."""
 
     def __init__(self) -> None:
+        self.refusal: ApiError | None = None
+        """The one to tell: a 401 says more than that somebody has no accounts."""
         self._clock = asyncio.get_running_loop().time
         self._until_s = self._clock() + TRIED_S
         self._tried = 0
+        self._strangers = 0
+        self._refused: set[PublicKey] = set()
 
     def worth(self, keys: Iterable[PublicKey]) -> Iterator[PublicKey]:
         """Those of the gateways that are worth a try, when their turn has come."""
         for key in keys:
+            if key in self._refused:
+                continue
             is_late = self._tried >= GATEWAYS_TRIED and self._clock() > self._until_s
             if is_late or self._tried >= GATEWAYS_TRIED_MAX:
                 return
             self._tried += 1
             yield key
 
+    def refused(self, key: PublicKey) -> None:
+        """It is there, and would say the same again: another one may not."""
+        self._refused.add(key)
 
-class Refusals:
-    """What gateways said that know nothing of an account."""
-
-    def __init__(self) -> None:
-        self.first: ApiError | None = None
-        """The one to tell: a 401 says more than that somebody has no accounts."""
-        self._strangers = 0
-
-    def take(self, error: ApiError) -> bool:
-        """Whether another gateway may do what this one refused to."""
+    def may_go_on(self, key: PublicKey, error: ApiError) -> bool:
+        """Whether a refusal comes of lacking the account, which another may have."""
         is_stranger = error.code is ErrorCode.UNAUTHORIZED
         if not is_stranger and error.status != STATUS_NOT_HERE:
             return False
+        self.refused(key)
         self._strangers += is_stranger
-        was_told = self.first is not None and self.first.status != STATUS_NOT_HERE
-        if not was_told:
-            self.first = error
+        if self.refusal is None or self.refusal.status == STATUS_NOT_HERE:
+            self.refusal = error
         return self._strangers < STRANGERS_MAX

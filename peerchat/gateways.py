@@ -11,12 +11,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import (
-    AsyncGenerator,
-    Callable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -38,7 +33,7 @@ from .api import (
 )
 from .continuation import Said, broke_off
 from .failover_answer import Attempt, FailoverAnswer, GatewayAnswer
-from .gateway_tries import Refusals, Tries
+from .gateway_tries import Tries
 from .gateway_watch import GatewayWatch
 from .key_replies import ManagedKey, keys_of
 from .model_replies import models_of
@@ -249,8 +244,8 @@ class Gateways:
             ApiError: none knows it.
         """
         body = {"data": {"requestId": request_id}, "meta": {"key": token}}
-        failure = no_gateway()
-        async with aclosing(self._candidates()) as keys:
+        failure, tries = no_gateway(), Tries()
+        async with aclosing(self._candidates(tries)) as keys:
             async for key in keys:
                 try:
                     reply = await self._swarm.request(
@@ -259,6 +254,7 @@ class Gateways:
                     return hops_of(reply_untrusted(reply))
                 except ApiError as error:
                     failure = error
+                    tries.refused(key)
                 except NetError:
                     self._lost(key)
         raise failure
@@ -387,8 +383,8 @@ class Gateways:
     async def _attempts(
         self, method: str, body: object, timeout_s: float, *, is_once: bool = False
     ) -> Mapping[str, object]:
-        refusals = Refusals()
-        async with aclosing(self._candidates()) as keys:
+        tries = Tries()
+        async with aclosing(self._candidates(tries)) as keys:
             async for key in keys:
                 try:
                     reply = await self._swarm.request(key, method, body, timeout_s)
@@ -401,13 +397,14 @@ class Gateways:
                 try:
                     fields = reply_untrusted(reply)
                 except ApiError as error:
-                    if method not in PASSWORD_METHODS and refusals.take(error):
+                    is_password = method in PASSWORD_METHODS
+                    if not is_password and tries.may_go_on(key, error):
                         continue
                     self._last_good = key
                     raise
                 self._last_good = key
                 return fields
-        raise refusals.first or no_gateway()
+        raise tries.refusal or no_gateway()
 
     async def _hops(
         self, said: Said, token: str
@@ -421,8 +418,10 @@ class Gateways:
         deadline_s = said.request.deadline_s
         end_s = None if deadline_s is None else clock() + deadline_s
         failure: ApiError | None = None
-        refusals = Refusals()
-        async with aclosing(self._candidates(self._swarm.is_connected)) as keys:
+        loss: ApiError | None = None
+        tries = Tries()
+        candidates = self._candidates(tries, self._swarm.is_connected)
+        async with aclosing(candidates) as keys:
             async for key in keys:
                 if failure is not None:
                     self.on_gateway_change()
@@ -431,25 +430,29 @@ class Gateways:
                 answer = self._swarm.ask(key, said.rest(left_s), token)
                 failure = yield Attempt(key, answer)
                 assert failure is not None  # one that went well asks for no other
+                if failure.code is not ErrorCode.UNAUTHORIZED:
+                    loss = failure  # a stranger's word tells nothing of what broke
                 if said.has_any and failure.code in NOT_THERE:
-                    continue  # a Node.js gateway, or one that knows nobody to go on
+                    # A Node.js gateway, or one that knows nobody to go on.
+                    tries.refused(key)
+                    continue
                 if said.has_any and not (said.can_continue and _is_loss(failure)):
                     raise broke_off(failure)
-                if not refusals.take(failure):
+                if not tries.may_go_on(key, failure):
                     self._gave_up(key, failure)
         if failure is not None and said.has_any:
-            raise broke_off(failure)
-        raise worded(refusals.first) if refusals.first else no_gateway()
+            raise broke_off(loss or failure)
+        raise worded(tries.refusal) if tries.refusal else no_gateway()
 
     async def _candidates(
-        self, is_ready: Callable[[PublicKey], bool] = lambda _key: False
+        self, tries: Tries, is_ready: Callable[[PublicKey], bool] = lambda _key: False
     ) -> AsyncGenerator[PublicKey, None]:
         """Give gateways to try: the last good one first, then look them up anew.
 
-        The second look-up finds what came back, or was not yet there, meanwhile. One
-        that is not ready is given once it has said that it is there.
+        The second look-up finds what came back, or was not yet there, meanwhile; who
+        refused is not asked again. One that is not ready is given once it has said that
+        it is there.
         """
-        tries = Tries()
         for _ in range(2):
             keys = await self._find(Role.GATEWAY)
             keys.sort(key=lambda key: key != self._last_good)

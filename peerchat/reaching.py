@@ -32,11 +32,13 @@ async def reached(
         keys: best first; one is taken when its turn has come.
         reach: returns once the peer says something; NetError or ApiError if it does
             not.
-        on_lost: called with each that cannot be reached, or was overtaken.
+        on_lost: called with each that cannot be reached, or was overtaken by one that
+            was tried after it.
         is_ready: whether a peer may be given at once.
     """
     waiting = iter(keys)
     tasks: dict[asyncio.Task[None], PublicKey] = {}
+    overtaken: set[asyncio.Task[None]] = set()
     is_more = True
     try:
         while True:
@@ -44,6 +46,7 @@ async def reached(
                 key = next(waiting, None)
                 is_more = key is not None
                 if key is not None and is_ready(key):
+                    overtaken.update(tasks)
                     yield key
                     continue
                 if key is not None:
@@ -57,16 +60,18 @@ async def reached(
                 return_when=asyncio.FIRST_COMPLETED,
             )
             for task in [one for one in tasks if one in done]:
+                begun = list(tasks)
                 key = tasks.pop(task)
                 if _is_reached(task):
+                    overtaken.update(begun[: begun.index(task)])
                     yield key
                 else:
                     on_lost(key)
     finally:
-        for key in tasks.values():
-            on_lost(key)
-        for task in tasks:
-            task.cancel()
+        for task, key in tasks.items():
+            # One that has answered meanwhile cannot be cancelled, and is not lost.
+            if task.cancel() and task in overtaken:
+                on_lost(key)
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

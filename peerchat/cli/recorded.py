@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from peerchat.api import ApiError, ErrorCode
+from peerchat.sanitize import display_line
 from peerchat.services.receipt_claims import Recorded
 
 LINES_MAX = 1_000_000
@@ -127,14 +128,14 @@ class _Reader:
     def _take_facts(self, event: Fields) -> None:
         self.receipt = _text(event, "receipt") or self.receipt
         for name in ("request_id", "requestId"):
-            self.request_id = _text(event, name) or self.request_id
-        self.peer = _text(event, "peer") or self.peer
-        self.model = _text(event, "model") or self.model
+            self.request_id = _line(event, name) or self.request_id
+        self.peer = _line(event, "peer") or self.peer
+        self.model = _line(event, "model") or self.model
         for name in ("prompt_tokens", "prompt_eval_count"):
             self.prompt_tokens = _count(event, name, self.prompt_tokens)
         for name in ("answer_tokens", "completion_tokens", "eval_count"):
             self.answer_tokens = _count(event, name, self.answer_tokens)
-        self.finish_reason = _text(event, "finish_reason") or self.finish_reason
+        self.finish_reason = _line(event, "finish_reason") or self.finish_reason
         self.starts_at = _count(event, "starts_at", None) or self.starts_at
         self.is_continued |= bool(event.get("continued"))
         self.is_partial |= bool(event.get("is_partial") or event.get("partial"))
@@ -147,6 +148,11 @@ def _mapping(value: object) -> Fields:
 def _text(event: Fields, name: str) -> str | None:
     value = event.get(name)
     return value if isinstance(value, str) and value else None
+
+
+def _line(event: Fields, name: str) -> str | None:
+    # Shown beside what was signed, which was made inert in the same way.
+    return display_line(_text(event, name) or "") or None
 
 
 def _count(event: Fields, name: str, otherwise: int | None) -> int | None:

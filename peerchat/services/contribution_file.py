@@ -35,6 +35,8 @@ class ContributionFile:
         self._paused = home.state_dir / "paused"
         self._tokens = home.state_dir / "tokens-today"
         self._taken = home.state_dir / "processor"
+        self._refused: set[Path] = set()
+        """Files that the disk did not take; they are tried twice a second."""
 
     def is_paused(self) -> bool:
         """Whether the owner paused the processor."""
@@ -53,10 +55,7 @@ class ContributionFile:
 
     def take(self, *, is_paused: bool) -> None:
         """Say for the processor of this process what it keeps to from now on."""
-        try:
-            write_private(self._taken, f"{os.getpid()} {_word(is_paused)}".encode())
-        except ApiError as error:
-            logger.warning("%s", error.message)
+        self._write(self._taken, f"{os.getpid()} {_word(is_paused)}")
 
     def keep(self, *, is_paused: bool) -> None:
         """The same, unless another live processor of the home says it: of two, as when
@@ -112,13 +111,18 @@ class ContributionFile:
             return 0
 
     def write_tokens(self, tokens: int, now: datetime) -> None:
-        """Write them down; a disk that does not take it is logged."""
+        """Write them down; a disk that does not take it is logged once."""
+        self._write(self._tokens, f"{now.date().isoformat()} {tokens}")
+
+    def _write(self, path: Path, text: str) -> None:
         try:
-            self._tokens.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._tokens.touch(mode=0o600)
-            self._tokens.write_text(f"{now.date().isoformat()} {tokens}", "ascii")
-        except OSError as error:
-            logger.warning("cannot write %s: %s", self._tokens, error.strerror)
+            write_private(path, text.encode())
+        except ApiError as error:
+            if path not in self._refused:
+                logger.warning("%s", error.message)
+            self._refused.add(path)
+        else:
+            self._refused.discard(path)
 
 
 def _word(is_paused: bool) -> str:

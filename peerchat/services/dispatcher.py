@@ -33,6 +33,10 @@ HOPE_S = 5.0
 """A request that nobody can serve any more waits so long for somebody who can."""
 
 
+Wanted = tuple[str | None, frozenset[PublicKey]]
+"""A model and whom not to ask: who wants the same can be served by the same."""
+
+
 @dataclass(slots=True, eq=False)
 class Lease:
     """A slot of a processor, held until `Dispatcher.release`."""
@@ -64,6 +68,11 @@ class Place:
         self.error: ApiError | None = None
         self.hopeless_since_s: float | None = None
         self._changed = asyncio.Event()
+
+    @property
+    def wanted(self) -> Wanted:
+        """Who may serve it."""
+        return self.request.model, frozenset(self.excluded)
 
     def tell(self, position: int, wait_s: float | None) -> None:
         """Where it stands, and about how long it will wait; whole seconds do."""
@@ -134,6 +143,7 @@ class Dispatcher:
                 / self._router.slots(request.model),
             )
         self._waiting[place] = waiting
+        self._tell_soon()
         self.pump()
         return place
 
@@ -143,6 +153,7 @@ class Dispatcher:
         self._end(place.lease)
         place.lease = None
         self._queue.put_back(self._waiting[place])
+        self._tell_soon()
         self.pump()
 
     def leave(self, place: Place) -> None:
@@ -169,33 +180,38 @@ class Dispatcher:
         """Give leases to all who can have one now."""
         if not len(self._queue):
             return
-        known: dict[tuple[str | None, frozenset[PublicKey]], bool] = {}
+        known: dict[Wanted, bool] = {}
 
         def can_start(place: Place) -> bool:
-            key = (place.request.model, frozenset(place.excluded))
-            if key not in known:
-                known[key] = self._router.can_serve(*key)
-            return known[key]
+            wanted = place.wanted
+            if wanted not in known:
+                known[wanted] = self._router.can_serve(*wanted)
+            return known[wanted]
 
         while (waiting := self._queue.pop(can_start)) is not None:
             self._grant(waiting.item)
             known.clear()
-        self._tell_soon()
+            self._tell_soon()
 
     def tick(self) -> None:
         """Give up on requests that nobody can serve; called about once a second."""
         now_s = self._router.now_s
+        is_hopeless: dict[Wanted, bool] = {}
         for waiting in list(self._queue.entries()):
             place = waiting.item
-            error = self._problem(place)
-            if error is None:
+            wanted = place.wanted
+            if wanted not in is_hopeless:
+                is_hopeless[wanted] = self._problem(*wanted) is not None
+            if not is_hopeless[wanted]:
                 place.hopeless_since_s = None
             elif place.hopeless_since_s is None:
                 place.hopeless_since_s = now_s
             elif now_s - place.hopeless_since_s >= HOPE_S:
                 self._queue.leave(waiting)
-                place.error = error
+                # One of its own: what is raised gets the request's id and limit.
+                place.error = self._problem(*wanted)
                 place.notify()
+                self._tell_soon()
         self.pump()  # a breaker may let one through
 
     def has_hopeless(self) -> bool:
@@ -204,12 +220,14 @@ class Dispatcher:
             one.item.hopeless_since_s is not None for one in self._queue.entries()
         )
 
-    def _problem(self, place: Place) -> ApiError | None:
+    def _problem(
+        self, model: str | None, excluded: frozenset[PublicKey]
+    ) -> ApiError | None:
         try:
-            self._router.check(place.request.model, place.excluded)
+            self._router.check(model, excluded)
         except ApiError as error:
             return error
-        wait_s = self._router.retry_after_s(place.request.model, place.excluded)
+        wait_s = self._router.retry_after_s(model, excluded)
         if wait_s is not None and wait_s > HOPE_S:
             return _all_sick(wait_s)
         return None
@@ -252,14 +270,14 @@ class Dispatcher:
     def _tell(self) -> None:
         self._telling = None
         forecast = self._forecast()
-        able: dict[tuple[str | None, frozenset[PublicKey]], list[PublicKey]] = {}
+        able: dict[Wanted, list[PublicKey]] = {}
         for position, waiting in enumerate(self._queue.order(), 1):
             place = waiting.item
-            model, excluded = place.request.model, frozenset(place.excluded)
-            if (model, excluded) not in able:
-                able[model, excluded] = self._router.able_keys(model, excluded)
-            mean_s = self._durations.mean_s(model)
-            place.tell(position, forecast.begin(able[model, excluded], mean_s))
+            wanted = place.wanted
+            if wanted not in able:
+                able[wanted] = self._router.able_keys(*wanted)
+            mean_s = self._durations.mean_s(place.request.model)
+            place.tell(position, forecast.begin(able[wanted], mean_s))
         self._tell_in(RETELL_S)
 
     def _forecast(self) -> Forecast:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from peerchat.model_names import short_name
 from peerchat.net.identity import PublicKey
 
 from .dispatch_queue import QUEUE_MAX
@@ -36,7 +37,7 @@ class Durations:
     def measure(self, model: str | None, duration_s: float) -> None:
         """A slot was held for so long."""
         duration_s = max(0.0, duration_s)
-        name = _name(model)
+        name = short_name(model or "")
         known_s = self._means_s.pop(name, duration_s)
         self._means_s[name] = known_s + (duration_s - known_s) * WEIGHT
         self._all_s += (duration_s - self._all_s) * WEIGHT
@@ -45,7 +46,7 @@ class Durations:
 
     def mean_s(self, model: str | None) -> float:
         """Of the model; of all of them, if it is not known."""
-        return self._means_s.get(_name(model), self._all_s)
+        return self._means_s.get(short_name(model or ""), self._all_s)
 
     def left_s(self, model: str | None, held_s: float) -> float:
         """Until a slot comes free that was held for so long already."""
@@ -81,11 +82,6 @@ class Forecast:
         begins_s = soonest[0]
         heapq.heapreplace(soonest, begins_s + duration_s)
         return begins_s
-
-
-def _name(model: str | None) -> str:
-    # As in `Processor`: people leave out ":latest".
-    return (model or "").removesuffix(":latest")
 
 
 def taken_slots(ours_s: Iterable[float], occupied: int, others_s: float) -> list[float]:

@@ -63,11 +63,13 @@ class OwnerTerms:
             self._contribution.is_paused = is_paused
             self._notice()
             await asyncio.to_thread(self._file.keep, is_paused=is_paused)
-            self._write_tokens()
+            if due := self._unwritten_tokens():
+                await asyncio.to_thread(self._file.write_tokens, *due)
 
     def end(self) -> None:
         """Nobody serves by these terms any more."""
-        self._write_tokens()
+        if due := self._unwritten_tokens():
+            self._file.write_tokens(*due)
         self._file.leave()
 
     def set_paused(self, is_paused: bool) -> None:
@@ -94,14 +96,16 @@ class OwnerTerms:
         logger.info("takes prompts: %s", closed_words(closed) if closed else "yes")
         self._on_change()
 
-    def _write_tokens(self) -> None:
+    def _unwritten_tokens(self) -> tuple[int, datetime] | None:
+        """Today's, and the time, if they have to be written down now."""
         if self._contribution.tokens_per_day is None:
-            return
+            return None
         now = local_now()
         spent = self._contribution.spent(now)
-        if spent != self._written_tokens:
-            self._file.write_tokens(spent, now)
-            self._written_tokens = spent
+        if spent == self._written_tokens:
+            return None
+        self._written_tokens = spent
+        return spent, now
 
 
 def local_now() -> datetime:

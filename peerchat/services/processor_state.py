@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from peerchat.api import Closed, ModelDetails
+from peerchat.model_names import served_name
 from peerchat.net.identity import PublicKey
 
 from .breaker import Breaker
@@ -100,7 +101,6 @@ class Processor:
         """It is gone, or does not answer."""
         self.is_live = False
         self._gap_s = 0.0
-        self.details = {}
 
     def refuse(self) -> None:
         """It has no room, whatever it told."""
@@ -178,9 +178,9 @@ class Processor:
         )
 
     def _named(self, model: str) -> ModelStatus | None:
-        # Ollama's names have a tag, and leave out ":latest" where people type them.
         models = self.models or {}
-        return models.get(model) or models.get(f"{model}:latest")
+        name = served_name(model, models)
+        return None if name is None else models[name]
 
 
 def able(

@@ -65,6 +65,8 @@ class ProcessorWatch:
 
     async def run(self) -> None:
         """Follow it until it is lost."""
+        # Told once a connection: kept while that holds, however long it is silent.
+        self.processor.details = {}
         try:
             while await self._follow_once():
                 pass

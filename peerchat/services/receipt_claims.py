@@ -104,7 +104,10 @@ def _answer(
             "processor said those before and left no receipt of them"
         )
     if repeated:
-        says += f"; the {repeated} before them are told to be of the request"
+        says += (
+            f"; the {repeated} before them are told to be of the request, and nobody "
+            "signed them"
+        )
     if recorded.is_partial:
         says += "; the answer lacks its end"
     return _holds("answer", says)

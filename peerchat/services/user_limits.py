@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class _Away:
 
     since_s: float
     look_at_s: float
+    """When it is looked for again; never, while it is."""
 
 
 class UserLimits:
@@ -112,12 +114,14 @@ class UserLimits:
 
     def _look_for_away(self) -> None:
         now_s = asyncio.get_running_loop().time()
-        for owner, away in list(self._away.items()):
+        # Who waits longest first: the dead take their time, and none may starve.
+        in_turn = sorted(self._away.items(), key=lambda item: item[1].look_at_s)
+        for owner, away in in_turn:
             if now_s - away.since_s > AWAY_KEPT_S:
                 del self._away[owner]
             elif away.look_at_s <= now_s and len(self._looking) < LOOKED_FOR_AT_ONCE:
-                away.look_at_s = now_s + LOOK_AGAIN_S
-                self._looking.start(self._look_for(owner))
+                away.look_at_s = math.inf
+                self._looking.start(self._look_for(owner, away))
 
     async def close(self) -> None:
         """Look for nobody any more."""
@@ -208,12 +212,15 @@ class UserLimits:
         with contextlib.suppress(NetError, ApiError):
             await self._swarm.find(Role.GATEWAY, max_age_s=LOOK_AGAIN_S)
 
-    async def _look_for(self, owner: PublicKey) -> None:
+    async def _look_for(self, owner: PublicKey, away: _Away) -> None:
         """One that is back counts again."""
-        with contextlib.suppress(NetError, ApiError):
-            await self._swarm.reach(owner)
-            self._away.pop(owner, None)
-            await self._swarm.find(Role.GATEWAY, max_age_s=0.0)
+        try:
+            with contextlib.suppress(NetError, ApiError):
+                await self._swarm.reach(owner)
+                self._away.pop(owner, None)
+                await self._swarm.find(Role.GATEWAY, max_age_s=0.0)
+        finally:
+            away.look_at_s = asyncio.get_running_loop().time() + LOOK_AGAIN_S
 
     def _note_away(self, owner: PublicKey) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from peerchat.api import ApiError, ErrorCode
+from peerchat.net.errors import PeerUnreachable
+from peerchat.net.identity import PublicKey
 from peerchat.services import gateway, peer_sessions, user_limits
 from peerchat.testing.faults import whole_answer
 
@@ -86,6 +88,34 @@ async def test_an_owner_that_is_gone_is_asked_once_and_counts_when_it_is_back(
     await until(lambda: owner.key in other.peer.swarm._found["gateway"].keys)
     await read_all(ask(world, other, "five"))
     assert owner.key in asked
+
+
+async def test_the_dead_are_looked_for_once_at_a_time_and_none_starves(
+    world, monkeypatch
+) -> None:
+    monkeypatch.setattr(user_limits, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(user_limits, "LOOKED_FOR_AT_ONCE", 2)
+    limits = (await world.entry()).role._limits
+    dead, back = [PublicKey(bytes([n]) * 32) for n in (1, 2)], PublicKey(b"\3" * 32)
+    looked_for: list[PublicKey] = []
+    is_dead = asyncio.Event()
+
+    async def reach(owner: PublicKey) -> None:
+        looked_for.append(owner)
+        if owner in dead:
+            await is_dead.wait()
+            raise PeerUnreachable("no packet gets through")
+
+    limits._swarm.reach = reach
+    for owner in (*dead, back):
+        limits._note_away(owner)
+    await until(lambda: len(looked_for) == 2)
+    for _ in range(3):
+        limits._look_for_away()
+    assert looked_for == dead
+    is_dead.set()
+    await until(lambda: back not in limits._away)
+    assert list(limits._away) == dead
 
 
 class HeldLimits:

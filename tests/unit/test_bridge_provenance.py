@@ -113,7 +113,8 @@ async def test_of_a_begun_answer_it_says_where_the_rest_begins(
             "/v1/completions",
             {"model": "m", "prompt": "Say: ", "echo": True},
             "Hello",
-            "all 5 characters; the 5 before them are told to be of the request",
+            "all 5 characters; the 5 before them are told to be of the request, and "
+            "nobody signed them",
         ),
         ("/inference", {"query": "Hi"}, "Hello", "all 5 characters"),
     ],

@@ -244,6 +244,18 @@ async def test_a_token_that_is_worth_nothing_is_shown_to_few() -> None:
     await client.aclose()
 
 
+async def test_who_refused_is_not_asked_again() -> None:
+    swarm = ScriptedSwarm(a=gateway(verifySession=FOREIGN))
+    (peer,) = swarm.peers.values()
+    peer.steps = [ApiError(ErrorCode.UNAUTHORIZED, "Unauthorized", status=401)]
+    client = await logged_in(swarm)
+    asked_before = len(peer.calls)
+    assert (await failure(client.verify())).code is ErrorCode.UNAUTHORIZED
+    assert (await failure(client.ask_whole("Hi"))).code is ErrorCode.UNAUTHORIZED
+    assert (len(peer.calls) - asked_before, len(peer.answers)) == (1, 1)
+    await client.aclose()
+
+
 async def test_a_wrong_password_is_not_tried_elsewhere() -> None:
     swarm = ScriptedSwarm(a=gateway(changePassword=FOREIGN), b=gateway())
     client = await logged_in(swarm)
@@ -309,6 +321,17 @@ async def test_a_loss_with_nobody_left_leaves_a_part() -> None:
     error = await failure(client.ask_whole("Hi"))
     assert error.code is ErrorCode.PEER_LOST
     assert error.is_partial
+
+
+async def test_a_strangers_refusal_is_not_told_of_what_broke_off() -> None:
+    swarm = ScriptedSwarm(a=gateway(), b=gateway())
+    swarm.peers[key(1)].steps = [Fragment("Hel"), LOST]
+    stranger = ApiError(ErrorCode.UNAUTHORIZED, "Unauthorized", status=401)
+    swarm.peers[key(2)].steps = [stranger]
+    client = await logged_in(swarm)
+    error = await failure(client.ask_whole("Hi"))
+    assert (error.code, error.is_partial) == (ErrorCode.PEER_LOST, True)
+    await client.aclose()
 
 
 async def test_a_refused_prompt_is_not_asked_elsewhere() -> None:

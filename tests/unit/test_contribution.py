@@ -118,6 +118,7 @@ def test_words() -> None:
     assert [wait_words(s) for s in (0, 59.5, 61, 3600, 12_000, 90_000)] == [
         *("1 s", "60 s", "2 min", "1 h", "3 h 20 min", "25 h")
     ]
+    assert wait_words(1e300) == "more than 7 days"
     assert closed_words(PAUSED) == "paused by its owner"
     assert closed_words(IN_AN_HOUR) == "outside its hours, opens in 1 h"
 
@@ -139,6 +140,20 @@ def test_the_file_lasts(home: Home) -> None:
     assert file.tokens(NOON + timedelta(days=1)) == 0
     (home.state_dir / "tokens-today").write_text("nonsense")
     assert file.tokens(NOON) == 0
+
+
+def test_a_disk_that_takes_nothing_is_told_of_once(home: Home, caplog) -> None:
+    file = ContributionFile(home)
+    home.state_dir.parent.mkdir(parents=True, exist_ok=True)
+    home.state_dir.write_text("in the way")
+    for tokens in range(3):
+        file.write_tokens(tokens, NOON)
+        file.keep(is_paused=False)
+    assert len(caplog.records) == 2  # one a file
+    home.state_dir.unlink()
+    file.write_tokens(7, NOON)
+    assert file.tokens(NOON) == 7
+    assert [one.name for one in home.state_dir.iterdir()] == ["tokens-today"]
 
 
 def test_who_pauses_waits_until_the_processor_has_taken_it(home: Home) -> None:

@@ -87,6 +87,15 @@ async def test_one_function_is_named_and_its_definitions_are_found() -> None:
     }
 
 
+async def test_definitions_of_an_older_form_are_found_too() -> None:
+    older = {"function": {"name": "old", "parameters": {"definitions": DEFINITIONS}}}
+    engine = Scripted(Fragment(SAID), END)
+    await answered(engine, request("required", WEATHER, older))
+    assert isinstance(engine.asked.response_format, dict)
+    assert engine.asked.response_format["$defs"] == DEFINITIONS
+    assert engine.asked.response_format["definitions"] == DEFINITIONS
+
+
 async def test_any_of_several_may_be_required() -> None:
     engine = Scripted(Fragment('{"name": "now", "arguments": {}}'), END)
     await answered(engine, request("required", NOW, WEATHER))

@@ -16,6 +16,7 @@ import pytest
 
 from peerchat.api import ApiError, ErrorCode, Role
 from peerchat.net.driver.connection import Connection
+from peerchat.net.errors import RequestTimeout
 from peerchat.net.identity import PublicKey
 from peerchat.net.rpc.session import RpcSession
 from peerchat.services.identity import Identity
@@ -417,6 +418,26 @@ async def test_a_peer_that_is_slow_and_there_is_waited_for(
     giver.watch(lambda _index: is_asked.wait() and None)
     assert (await world.pull(giver.key)).path.read_bytes() == MODEL
     assert is_asked.is_set()
+
+
+async def test_a_slow_way_is_no_silence(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_module, "SILENCE_S", 0.01)
+    giver = await world.giver()
+    may_come, pings = threading.Event(), itertools.count(1)
+
+    async def late(session: RpcSession, method: str, *_args, **_more) -> None:
+        assert method == "ping"
+        session.connection.times_heard += 1  # some more of the piece came
+        if next(pings) == 3:
+            may_come.set()
+        raise RequestTimeout("the reply stands behind the piece")
+
+    monkeypatch.setattr(RpcSession, "request", late)
+    giver.watch(lambda _index: may_come.wait(20) and None)
+    assert (await world.pull(giver.key)).path.read_bytes() == MODEL
+    assert may_come.is_set()
 
 
 async def test_hashes_that_are_not_of_the_file_are_refused(world: World) -> None:

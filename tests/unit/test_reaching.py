@@ -66,6 +66,35 @@ def test_a_dead_one_is_overtaken_and_told_of() -> None:
     assert peers.running == 0
 
 
+def test_who_was_tried_only_a_moment_is_not_lost() -> None:
+    patience_s = reaching.PATIENCE_S
+    peers = Peers(patience_s + 0.1, NEVER)
+    assert run_virtual(peers.first)[0] == [key(1)]
+    assert peers.asked == [key(1), key(2)]
+    assert (peers.lost, peers.running) == ([], 0)
+
+
+def test_who_answers_at_the_same_time_is_not_lost() -> None:
+    peers = Peers(reaching.PATIENCE_S + 0.1, 0.1)
+    assert len(run_virtual(peers.first)[0]) == 1
+    assert peers.lost == []
+
+
+def test_a_ready_one_overtakes_too() -> None:
+    peers = Peers(NEVER, NEVER)
+
+    async def look() -> None:
+        ready = [key(2)]
+        keys = reached(
+            list(peers.times_s), peers.reach, peers.lost.append, ready.__contains__
+        )
+        async with aclosing(keys):
+            assert await anext(keys) == key(2)
+
+    run_virtual(look)
+    assert peers.lost == [key(1)]
+
+
 def test_a_slow_one_still_gets_its_turn() -> None:
     peers = Peers(3.0, 0.1)
     assert run_virtual(lambda: peers.first(2))[0] == [key(2), key(1)]

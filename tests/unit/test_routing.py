@@ -13,6 +13,7 @@ from peerchat.api import (
     Finished,
     Fragment,
     Message,
+    ModelDetails,
     PromptRequest,
     Role,
 )
@@ -23,7 +24,7 @@ from peerchat.services.receipts import open_receipt_untrusted, request_hash
 from peerchat.testing.engine import STALL, ScriptedEngine
 from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
 
-from .routing_world import RoutingWorld, ask, first_text, joined, read_all
+from .routing_world import RoutingWorld, ask, first_text, joined, knows, read_all
 from .services_world import call, token
 from .waiting import until
 
@@ -399,6 +400,18 @@ async def test_who_comes_later_is_found_soon(world) -> None:
     later = await world.worker()
     router = entry.role.router
     await until(lambda: later.key in [bytes(one.key) for one in router.processors])
+
+
+async def test_what_was_told_once_outlives_a_suspicion(world) -> None:
+    worker, entry = await world.worker(), await world.entry()
+    await knows(world, entry, worker.key)
+    router = entry.role.router
+    (one,) = router.processors
+    one.details = told = {"tiny": ModelDetails("tiny", context_tokens=4096)}
+    router.suspect(one)
+    assert router.processors == ()
+    await until(lambda: one.is_live)
+    assert one.details == told
 
 
 async def test_who_failed_a_request_already_gives_it_no_hope(world, monkeypatch):

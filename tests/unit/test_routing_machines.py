@@ -31,7 +31,7 @@ from peerchat.services.forecast import (
 )
 from peerchat.services.limit_owner import owners
 from peerchat.services.processor_state import MISSING_S, SUSPECT_S, Processor
-from peerchat.services.status_wire import Status
+from peerchat.services.status_wire import ModelStatus, Status
 from peerchat.services.traces import STEPS_MAX, Traces
 
 
@@ -154,6 +154,16 @@ def test_the_waiting_are_put_into_the_slots_in_their_order() -> None:
     assert Forecast({one: ([4.0], 0), two: ([1.0], 0)}).begin([one], 5.0) == 4.0
     assert forecast.begin([key(3)], 1.0) is None
     assert Forecast({one: ([4.0], 2)}).begin([one], 1.0) == 0.0
+
+
+@pytest.mark.parametrize("served", ["tiny", "tiny:latest"])
+@pytest.mark.parametrize("asked", ["tiny", "tiny:latest"])
+def test_a_processor_has_a_model_by_either_name(served: str, asked: str) -> None:
+    one = Processor(key(1))
+    one.tell(Status([ModelStatus(served)], slots=1), now_s=0)
+    assert one.has(asked)
+    assert not one.has(f"{asked}2")
+    assert one.breaker(asked) is one.breaker(served)
 
 
 def test_what_a_processor_tells_makes_no_forecast_dear() -> None:

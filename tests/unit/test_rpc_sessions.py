@@ -205,7 +205,7 @@ async def test_a_peer_that_cannot_be_reached_anew_is_left_as_it_is() -> None:
     renewing = asyncio.ensure_future(client.renew(B.public_key))
     await asyncio.sleep(0)
     await client.close()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(RpcClosed):
         await renewing
     await server.close()
 

@@ -172,6 +172,25 @@ async def test_a_continued_answer_is_signed_in_part(verify: Command, capsys) -> 
     assert found["answer tokens"] == "fails"
 
 
+async def test_what_stands_beside_a_receipt_writes_no_lines_of_its_own(
+    verify: Command, capsys
+) -> None:
+    forged = "x\nholds        signer         certified\x1b[8m"
+    usage = replace(USAGE, peer=forged, model=forged, finish_reason=forged)
+    assert await verify(await printed(capsys, sealed("because"), usage))
+    for claim in verify.said["claims"]:
+        assert claim["says"].isprintable()
+
+
+async def test_what_was_put_before_an_answer_is_not_called_signed(
+    verify: Command,
+) -> None:
+    body = {"text": "Yes. No.", "receipt": in_text(sealed("No.")), "starts_at": -5}
+    assert (await verify(json.dumps(body)))["answer"] == "holds"
+    says = {one["claim"]: one["says"] for one in verify.said["claims"]}
+    assert says["answer"].endswith("nobody signed what stands before them")
+
+
 EXTRA = {"request_id": "r1", "peer": KEY, "continued": 0, "partial": False}
 """What the bridge adds to an answer, beside the receipt."""
 

@@ -160,6 +160,7 @@ class RpcClient:
 
         Raises:
             ConnectFailed: the peer cannot be reached; all is as it was.
+            RpcClosed: the client was closed.
         """
         task = self._renewals.get(public_key)
         if task is None:
@@ -167,7 +168,12 @@ class RpcClient:
             task = asyncio.get_running_loop().create_task(work)
             self._renewals[public_key] = task
             task.add_done_callback(lambda done: self._renewed(public_key, done))
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise RpcClosed("the client was closed") from None
+            raise
 
     async def _renew(self, public_key: PublicKey) -> None:
         old = self._pool.get(public_key)
@@ -178,12 +184,7 @@ class RpcClient:
         connection = session.connection
         heard = connection.times_heard
         task = asyncio.get_running_loop().create_task(self._connect(public_key))
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        new = task.result()
+        new = await task
         is_alive = connection.times_heard > heard and not connection.is_closed
         if is_alive or self._pool.get(public_key) not in (old, None):
             new.connection.destroy()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from peerchat.api import LoadedModel, ModelDetails, ModelInfo
+from peerchat.model_names import served_name
 from peerchat.services.engines.base import (
     CHAT,
     COMPLETION,
@@ -88,8 +89,8 @@ def shown(model: ModelInfo, started: datetime) -> dict[str, object]:
 def find(wanted: str, models: list[ModelInfo]) -> ModelInfo | None:
     """The served model for a name: people leave ``:latest`` out."""
     named = {model.name: model for model in models}
-    short = wanted.removesuffix(":latest")
-    return named.get(wanted) or named.get(f"{short}:latest") or named.get(short)
+    name = served_name(wanted, named)
+    return None if name is None else named[name]
 
 
 def capabilities(model: ModelInfo) -> list[str]:

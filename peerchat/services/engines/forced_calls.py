@@ -28,6 +28,8 @@ from .signs import Signs
 Stream = Callable[[PromptRequest], AsyncGenerator[AnswerEvent, None]]
 Tool = Mapping[str, object]
 REQUIRED = "required"
+DEFINITIONS = ("$defs", "definitions")
+"""Where schemas keep what they refer to: today, and before JSON Schema 2019-09."""
 LEFT_TO_THE_MODEL = (None, "", "auto", "none")
 
 
@@ -63,14 +65,16 @@ def chosen_tools(tools: Sequence[Tool], choice: object) -> tuple[Tool, ...]:
 
 def _schema_of(tools: Sequence[Tool]) -> dict[str, object]:
     shapes: list[dict[str, object]] = []
-    shared: dict[str, object] = {}
+    shared: dict[str, Mapping[str, object]] = {}
     for tool in tools:
         function = _function(tool)
         parameters = function.get("parameters")
         arguments = dict(parameters) if isinstance(parameters, Mapping) else {}
-        # References start at the root of the whole.
-        definitions = arguments.pop("$defs", None)
-        shared |= definitions if isinstance(definitions, Mapping) else {}
+        for key in DEFINITIONS:
+            # References start at the root of the whole.
+            found = arguments.pop(key, None)
+            if isinstance(found, Mapping):
+                shared[key] = {**shared.get(key, {}), **found}
         shapes.append(
             {
                 "type": "object",
@@ -82,7 +86,7 @@ def _schema_of(tools: Sequence[Tool]) -> dict[str, object]:
             }
         )
     schema: dict[str, object] = {"anyOf": shapes} if shapes[1:] else shapes[0]
-    return schema | {"$defs": shared} if shared else schema
+    return schema | shared
 
 
 async def _as_calls(

@@ -103,7 +103,6 @@ class FilePeer:
     def __init__(self, session: RpcSession) -> None:
         connection = session.connection
         self._session = session
-        self._has_heard = False
         self._asked: dict[int, _Asked] = {}
         self._newest = 0
         self._failure: PeerFailed | None = None
@@ -159,27 +158,30 @@ class FilePeer:
 
     async def wait(self, answer: asyncio.Future[bytes]) -> bytes:
         """An answer, in time, from a peer that is there."""
+        connection = self._session.connection
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 while not answer.done():
-                    self._has_heard = False
+                    heard = connection.times_heard
                     await asyncio.wait((answer,), timeout=SILENCE_S)
-                    if not self._has_heard and not answer.done():
+                    if connection.times_heard == heard and not answer.done():
                         await self._look_whether_it_is_there()
         except TimeoutError:
             raise PeerFailed("is too slow") from None
         return answer.result()
 
     async def _look_whether_it_is_there(self) -> None:
+        connection = self._session.connection
+        heard = connection.times_heard
         try:
             await self._session.request("ping", b"", timeout_s=PING_TIMEOUT_S)
         except RpcRemoteError:
             return  # it is, and says what it does not like
         except NetError:
-            if self._has_heard:
-                return
+            if connection.times_heard > heard:
+                return  # on a slow way the reply stands behind pieces
             # Whoever tries it again is to connect anew.
-            self._session.connection.destroy(ConnectionLost("the peer is silent"))
+            connection.destroy(ConnectionLost("the peer is silent"))
             raise PeerFailed("does not answer any more") from None
 
     def _ask(self, kind: MessageType, body: Body, size: int) -> asyncio.Future[bytes]:
@@ -217,7 +219,6 @@ class FilePeer:
         self.close()
 
     def _on_message(self, kind: int, payload: bytes) -> None:
-        self._has_heard = True
         try:
             self._take_untrusted(kind, payload)
         except DecodeError as error:
