@@ -23,6 +23,17 @@ STATUS_NOT_HERE = 501
 """Of a gateway without the accounts: another one may have them."""
 
 
+MET_S = 60.0
+"""A gateway that was met within this time may be about to return: it restarts."""
+
+HOPE_S = 10.0
+"""It is waited for so long: one that is stopped has 8 s for what runs, and is back some
+2 s later."""
+
+AGAIN_S = 0.5
+"""Between two looks for it."""
+
+
 class Tries:
     """How much is still tried of one call."""
 
@@ -30,6 +41,8 @@ class Tries:
         self._clock = asyncio.get_running_loop().time
         self._until_s = self._clock() + TRIED_S
         self._tried = 0
+        self._rounds = 0
+        self._hope_until_s: float | None = None
 
     def worth(self, keys: Iterable[PublicKey]) -> Iterator[PublicKey]:
         """Those of the gateways that are worth a try, when their turn has come."""
@@ -39,6 +52,29 @@ class Tries:
                 return
             self._tried += 1
             yield key
+
+    def was_met(self) -> None:
+        """A gateway was there until now."""
+        self._hope_until_s = None
+
+    async def go_on(self, met_s: float, *, is_any: bool) -> bool:
+        """Whether to look for gateways anew; waits until it is time to.
+
+        Args:
+            met_s: when one was there last.
+            is_any: the last look gave one; then another look finds what came back
+                meanwhile.
+        """
+        now_s = self._clock()
+        self._rounds += 1
+        if self._hope_until_s is None:
+            self._hope_until_s = now_s + HOPE_S
+        if self._rounds == 1 and is_any:
+            return True
+        if now_s - met_s > MET_S or now_s >= self._hope_until_s:
+            return False
+        await asyncio.sleep(AGAIN_S)
+        return True
 
 
 class Refusals:
