@@ -22,6 +22,16 @@ home has accounts and API keys of its own."""
 STATUS_NOT_HERE = 501
 """Of a gateway without the accounts: another one may have them."""
 
+MET_S = 60.0
+"""A gateway that was met within this time may be about to return: it restarts."""
+
+HOPE_S = 10.0
+"""It is waited for so long: one that is stopped has 8 s for what runs, and is back some
+2 s later."""
+
+AGAIN_S = 0.5
+"""Between two looks for it."""
+
 
 class Tries:
     """What was tried of one call, and what is still worth a try."""
@@ -34,6 +44,8 @@ class Tries:
         self._tried = 0
         self._strangers = 0
         self._refused: set[PublicKey] = set()
+        self._rounds = 0
+        self._hope_until_s: float | None = None
 
     def worth(self, keys: Iterable[PublicKey]) -> Iterator[PublicKey]:
         """Those of the gateways that are worth a try, when their turn has come."""
@@ -49,6 +61,32 @@ class Tries:
     def refused(self, key: PublicKey) -> None:
         """It is there, and would say the same again: another one may not."""
         self._refused.add(key)
+
+    def was_met(self) -> None:
+        """A gateway was there until now."""
+        self._hope_until_s = None
+
+    async def go_on(self, met_s: float, *, is_any: bool) -> bool:
+        """Whether to look for gateways anew; waits until it is time to.
+
+        Who refused is there: nobody is hoped for then.
+
+        Args:
+            met_s: when one was there last.
+            is_any: the last look gave one; then another look finds what came back
+                meanwhile.
+        """
+        now_s = self._clock()
+        self._rounds += 1
+        if self._hope_until_s is None:
+            self._hope_until_s = now_s + HOPE_S
+        if self._rounds == 1 and is_any:
+            return True
+        is_hopeless = now_s - met_s > MET_S or now_s >= self._hope_until_s
+        if is_hopeless or self._refused:
+            return False
+        await asyncio.sleep(AGAIN_S)
+        return True
 
     def may_go_on(self, key: PublicKey, error: ApiError) -> bool:
         """Whether a refusal comes of lacking the account, which another may have."""

@@ -146,6 +146,8 @@ class Gateways:
         """Called when an answer goes to another gateway."""
         self._swarm = swarm
         self._last_good: PublicKey | None = None
+        self._met_s = float("-inf")
+        """When a gateway was there last."""
         self._answers: set[FailoverAnswer] = set()
         self._watch = GatewayWatch(
             self._answers, lambda: self._find(Role.GATEWAY), swarm.reach
@@ -449,20 +451,24 @@ class Gateways:
     ) -> AsyncGenerator[PublicKey, None]:
         """Give gateways to try: the last good one first, then look them up anew.
 
-        The second look-up finds what came back, or was not yet there, meanwhile; who
+        The next look-ups find what came back, or was not yet there, meanwhile; who
         refused is not asked again. One that is not ready is given once it has said that
         it is there.
         """
-        for _ in range(2):
+        clock = asyncio.get_running_loop().time
+        is_more = True
+        while is_more:
             keys = await self._find(Role.GATEWAY)
             keys.sort(key=lambda key: key != self._last_good)
-            if not keys:
-                return
             worth = tries.worth(keys)
             found = reached(worth, self._swarm.reach, self._lost, is_ready)
             async with aclosing(found):
                 async for key in found:
+                    self._met_s = clock()
                     yield key
+                    self._met_s = clock()
+                    tries.was_met()
+            is_more = await tries.go_on(self._met_s, is_any=bool(keys))
 
     async def _find(self, role: Role) -> list[PublicKey]:
         try:

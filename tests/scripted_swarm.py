@@ -99,11 +99,14 @@ class ScriptedSwarm:
     def __init__(self, **peers: ScriptedPeer) -> None:
         self.peers = {key(i + 1): peer for i, peer in enumerate(peers.values())}
         self.dropped: list[PublicKey] = []
+        self.looks = 0
+        """Times that `find` was called since somebody was dropped."""
         self.find_error: Exception | None = None
         self.unreachable: dict[PublicKey, asyncio.Event] = {}
         """Peers that say nothing, and when that is known."""
 
     async def find(self, role: Role) -> list[PublicKey]:
+        self.looks += 1
         if self.find_error is not None:
             raise self.find_error
         return [
@@ -114,6 +117,7 @@ class ScriptedSwarm:
 
     def drop(self, role: Role, key: PublicKey) -> None:
         self.dropped.append(key)
+        self.looks = 0
 
     async def request(
         self,

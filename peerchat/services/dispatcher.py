@@ -29,8 +29,9 @@ TELL_S = 0.05
 RETELL_S = 1.0
 """And so often while anybody waits: estimates count down."""
 
-HOPE_S = 5.0
-"""A request that nobody can serve any more waits so long for somebody who can."""
+HOPE_S = 10.0
+"""A request that nobody can serve any more waits so long for somebody who can: a role
+that is stopped has 8 s for what runs, and is back some 2 s later."""
 
 
 Wanted = tuple[str | None, frozenset[PublicKey]]
@@ -276,6 +277,8 @@ class Dispatcher:
             wanted = place.wanted
             if wanted not in able:
                 able[wanted] = self._router.able_keys(*wanted)
+            if not able[wanted]:
+                continue  # it is in no queue, and may be refused yet
             mean_s = self._durations.mean_s(place.request.model)
             place.tell(position, forecast.begin(able[wanted], mean_s))
         self._tell_in(RETELL_S)

@@ -69,8 +69,10 @@ class _Way:
     end_s: float
     excluded: set[PublicKey] = field(default_factory=set)
     lost: set[PublicKey] = field(default_factory=set)
-    """Of them, those whose connection broke."""
+    """Of them, those whose connection broke, or who were stopped: they may return."""
     may_ask_again: bool = True
+    has_come: bool = False
+    """The present one said something of the answer."""
     failures: list[ApiError] = field(default_factory=list)
     moves: int = 0
     """Failures after which somebody else was asked."""
@@ -127,15 +129,19 @@ class Relay:
             raise self._given_up(way, error) from error
 
     async def _ensure(self, way: _Way) -> None:
-        """Wait until somebody may serve the request; once also who was lost before.
+        """Wait until somebody may serve the request; also who was lost before, once
+        for each time that something was said.
 
         That a connection broke says little of its peer: after a sleep of this machine
-        they all break.
+        they all break. And who was stopped may be started again.
         """
+        may_ask_again = bool(way.lost) and way.may_ask_again
         try:
-            await self._router.ensure(way.said.model, way.excluded)
+            await self._router.ensure(
+                way.said.model, way.excluded, may_hope=not may_ask_again
+            )
         except ApiError:
-            if not (way.lost and way.may_ask_again):
+            if not may_ask_again:
                 raise
             way.may_ask_again = False
             way.excluded -= way.lost
@@ -217,6 +223,7 @@ class Relay:
             may_leave=lambda: self._router.can_serve(way.said.model, elsewhere),
         )
         self._note("chosen", lease, f"{lease.reason}, {lease.expected_s:.2f} s")
+        way.has_come = False
         patrol.add(dog)
         loop = asyncio.get_running_loop()
         is_judged = False
@@ -236,7 +243,7 @@ class Relay:
                 if isinstance(event, Progress):
                     yield self._progress(way, lease, event)
                     continue
-                dog.has_first = True
+                dog.has_first = way.has_come = way.may_ask_again = True
                 shown = way.said.passed(event)
                 if shown is None:
                     continue
@@ -280,9 +287,15 @@ class Relay:
         return replace(event, usage=usage, hops=tuple(self._trace.hops[-HOPS_MAX:]))
 
     def _has_bounced(self, way: _Way, lease: Lease, error: ApiError) -> bool:
-        """Whether a processor that keeps no queue for us was full after all."""
+        """Whether a processor that keeps no queue for us was full after all, or is
+        stopping and there is nobody else: it may be back soon."""
         one = lease.processor
-        if error.code is not ErrorCode.BUSY or not one.pushes:
+        is_full = error.code is ErrorCode.BUSY
+        is_stopping = error.code is ErrorCode.STOPPED and not way.has_come
+        if not (is_full or is_stopping) or not one.pushes:
+            return False
+        others = way.excluded | {one.key}
+        if is_stopping and self._router.able_keys(way.said.model, others):
             return False
         way.bounces += 1
         if way.bounces > BOUNCES_MAX:
@@ -313,8 +326,9 @@ class Relay:
             one.lack(way.said.model)
         way.failures.append(error)
         way.excluded.add(one.key)
-        if error.code is ErrorCode.PEER_LOST:
+        if error.code in (ErrorCode.PEER_LOST, ErrorCode.STOPPED):
             way.lost.add(one.key)
+        if error.code is ErrorCode.PEER_LOST:
             self._router.suspect(one)
         if kind is Kind.FINAL or is_late or len(way.failures) >= TRIES_MAX:
             raise self._given_up(way, error)

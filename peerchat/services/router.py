@@ -7,7 +7,6 @@ in its `Processor`. The choice itself is `choice.choose`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
@@ -51,7 +50,12 @@ LOOK_IN_NEED_S = 2.0
 
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
-"""The DHT names a dead peer for up to twenty minutes."""
+"""The DHT names a dead peer for up to twenty minutes. In need each is tried again after
+the shorter time."""
+
+RETURN_S = 30.0
+"""A processor that was heard of within this time may be about to return: it restarts,
+or its connection broke."""
 
 CHARS_PER_TOKEN = 4
 
@@ -67,8 +71,9 @@ class _Followed:
 
     processor: Processor
     watch: ProcessorWatch | None = None
-    retry_s: float = RETRY_S
-    retry_at_s: float = 0.0
+    retry_s: float = 0.0
+    left_s: float = float("-inf")
+    """When it was lost last."""
 
 
 class Router:
@@ -112,7 +117,12 @@ class Router:
     # Finding
 
     async def look(self, *, max_age_s: float | None = None) -> None:
-        """Follow who is found; raises as `Swarm.find`."""
+        """Follow who is found; raises as `Swarm.find`.
+
+        Args:
+            max_age_s: in need: of the look-up; those who were lost are tried soon then.
+        """
+        retry_max_s = RETRY_MAX_S if max_age_s is None else RETRY_S
         if max_age_s is None:
             max_age_s = self._look_every_s
             self._plan_look()
@@ -122,14 +132,24 @@ class Router:
             if followed is None:
                 followed = self._followed[key] = _Followed(Processor(key))
                 self._look_every_s = LOOK_EVERY_S
-            if followed.watch is None and followed.retry_at_s <= self.now_s:
+            retry_at_s = followed.left_s + min(followed.retry_s, retry_max_s)
+            if followed.watch is None and retry_at_s <= self.now_s:
                 self._follow(followed)
         self._forget(set(keys))
 
     async def ensure(
-        self, model: str | None, excluded: Collection[PublicKey] = ()
+        self,
+        model: str | None,
+        excluded: Collection[PublicKey] = (),
+        *,
+        may_hope: bool = True,
     ) -> None:
         """Return once some processor may serve the model, free or not.
+
+        Args:
+            model: which.
+            excluded: who is not asked.
+            may_hope: return also where one that is lost may soon be back.
 
         Raises:
             ApiError: NO_PROCESSOR; MODEL_MISSING when none has the model;
@@ -139,14 +159,28 @@ class Router:
             return
         try:
             await self.look()
-            await self._settle()
+            await self._settle(model, excluded)
             if not self._able(model, excluded):
                 # All we knew are gone; somebody new may be announced.
                 await self.look(max_age_s=LOOK_IN_NEED_S)
-                await self._settle()
+                await self._settle(model, excluded)
         except NetError as error:
             raise api_error_of(error) from error
-        self.check(model, excluded)
+        if not (may_hope and self._may_return(model, excluded)):
+            self.check(model, excluded)
+
+    def _may_return(self, model: str | None, excluded: Collection[PublicKey]) -> bool:
+        """Whether one that may serve the model was here a moment ago."""
+        lost = (
+            one.processor
+            for key, one in self._followed.items()
+            if key not in excluded and not one.processor.is_live
+        )
+        since_s = self.now_s - RETURN_S
+        return any(
+            one.seen_s > since_s and one.closed is None and one.has(model)
+            for one in lost
+        )
 
     def check(self, model: str | None, excluded: Collection[PublicKey] = ()) -> None:
         """Raise `ApiError` if no processor may serve the model, free or not."""
@@ -169,17 +203,27 @@ class Router:
             self._looked_s = now_s
             self._look_every_s = min(2 * self._look_every_s, LOOK_EVERY_S_MAX)
 
-    async def _settle(self) -> None:
-        """Wait until all who are followed told of themselves, or are lost."""
-        waits = [
-            one.watch.is_settled.wait()
+    async def _settle(self, model: str | None, excluded: Collection[PublicKey]) -> None:
+        """Wait until somebody may serve the model, or all who are followed told of
+        themselves or are lost."""
+        settling = {
+            asyncio.ensure_future(one.watch.is_settled.wait())
             for one in self._followed.values()
             if one.watch is not None and not one.watch.is_settled.is_set()
-        ]
-        if waits:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SETTLE_S):
-                    await asyncio.gather(*waits)
+        }
+        end_s = self.now_s + SETTLE_S
+        try:
+            while settling and not self._able(model, excluded):
+                done, settling = await asyncio.wait(
+                    settling,
+                    timeout=end_s - self.now_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not done:
+                    return
+        finally:
+            for task in settling:
+                task.cancel()
 
     def _follow(self, followed: _Followed) -> None:
         watch = ProcessorWatch(self._swarm, followed.processor, self._changed)
@@ -191,9 +235,9 @@ class Router:
                 await watch.run()
             finally:
                 has_held = watch.has_told and self.now_s - began_s > MISSING_S
-                wait_s = 0.0 if has_held else followed.retry_s
-                followed.retry_at_s = self.now_s + wait_s
-                followed.retry_s = min(max(wait_s * 2, RETRY_S), RETRY_MAX_S)
+                longer_s = min(max(followed.retry_s * 2, RETRY_S), RETRY_MAX_S)
+                followed.retry_s = 0.0 if has_held else longer_s
+                followed.left_s = self.now_s
                 followed.watch = None
                 if watch.has_told:
                     self._look_every_s = LOOK_EVERY_S
@@ -205,7 +249,8 @@ class Router:
         """Of the lost ones, those that no look-up names any more."""
         for key, one in list(self._followed.items()):
             is_idle = one.watch is None and not one.processor.running
-            if is_idle and key not in found and one.retry_at_s < self.now_s:
+            is_over = one.left_s + max(one.retry_s, RETURN_S) < self.now_s
+            if is_idle and key not in found and is_over:
                 del self._followed[key]
 
     def _changed(self) -> None:

@@ -75,6 +75,16 @@ class RoutingWorld(World):
         await self.run(role)
         return Worker(peer, engine, role, self._tasks[-1])
 
+    async def stop(self, worker: Worker) -> None:
+        """End its role, as a restart begins."""
+        worker.task.cancel()
+        await asyncio.gather(worker.task, return_exceptions=True)
+
+    async def start(self, worker: Worker) -> None:
+        """Run its role again, under the same key."""
+        await self.run(worker.role)
+        worker.task = self._tasks[-1]
+
     async def entry(
         self, name: str = "limits.db", max_requests: int = 1000, **options: object
     ) -> Entry:

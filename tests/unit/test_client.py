@@ -40,8 +40,18 @@ from tests.scripted_swarm import (
     key,
 )
 
+from .waiting import until
+
 EMAIL = "ann@example.org"
 LOST = ApiError(ErrorCode.PEER_LOST, "gone", status=502)
+STOPPED = ApiError(ErrorCode.STOPPED, "stopping", status=503)
+
+
+@pytest.fixture(autouse=True)
+def _no_hope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is waited for; the tests of that say otherwise."""
+    monkeypatch.setattr(gateway_tries, "HOPE_S", 0.0)
+    monkeypatch.setattr(gateway_tries, "AGAIN_S", 0.0)
 
 
 async def logged_in(swarm: ScriptedSwarm) -> Client:
@@ -331,6 +341,30 @@ async def test_a_strangers_refusal_is_not_told_of_what_broke_off() -> None:
     client = await logged_in(swarm)
     error = await failure(client.ask_whole("Hi"))
     assert (error.code, error.is_partial) == (ErrorCode.PEER_LOST, True)
+    await client.aclose()
+
+
+@pytest.mark.parametrize("error", [LOST, STOPPED])
+async def test_the_only_gateway_is_waited_for(monkeypatch, error: ApiError) -> None:
+    monkeypatch.setattr(gateway_tries, "HOPE_S", 60.0)
+    swarm = ScriptedSwarm(a=gateway())
+    peer = swarm.peers[key(1)]
+    peer.steps = [Fragment("Hel"), error]
+    client = await logged_in(swarm)
+    answer = asyncio.create_task(client.ask_whole("Hi"))
+    await until(lambda: swarm.looks > 2)
+    peer.steps = [Fragment("lo you"), finished()]
+    swarm.dropped.clear()  # it is found again
+    assert (await answer).text == "Hello you"
+    await client.aclose()
+
+
+async def test_a_gateway_that_refuses_is_not_waited_for(monkeypatch) -> None:
+    monkeypatch.setattr(gateway_tries, "HOPE_S", 60.0)
+    monkeypatch.setattr(gateway_tries, "AGAIN_S", 60.0)
+    swarm = ScriptedSwarm(a=gateway(verifySession=FOREIGN))
+    client = await logged_in(swarm)
+    assert (await failure(client.verify())).code is ErrorCode.UNAUTHORIZED
     await client.aclose()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from peerchat import reaching
+from peerchat import gateway_tries, reaching
 from peerchat.api import ApiError, ErrorCode, Role, ToolCall, ToolCalls
 from peerchat.continuation import REPEAT_CHARS_MIN
 from peerchat.contribution import Hours
@@ -91,6 +91,11 @@ ROWS = {
     "a processor lists a model and has it not": (
         (HERE, "test_before_the_first_byte_another_is_asked_unseen"),
     ),
+    "the only processor restarts, or is lost for a moment": (
+        (GONE, "test_the_only_processor_that_restarts_is_waited_for"),
+        (GONE, "test_the_only_processor_that_is_stopped_goes_on_later"),
+        (GONE, "test_who_is_there_is_asked_while_others_say_nothing"),
+    ),
     "a processor is paused, outside its hours, or closing": (
         (HERE, "test_who_takes_nothing_new_is_passed_over"),
         (ROUTING, "test_a_paused_processor_finishes_and_takes_nothing_new"),
@@ -161,6 +166,10 @@ ROWS = {
         (CLIENT, "test_a_gateway_that_says_nothing_is_overtaken"),
         (REACHING, "test_a_dead_one_is_overtaken_and_told_of"),
         (REACHING, "test_only_so_many_at_once"),
+    ),
+    "the only gateway restarts, or is lost for a moment": (
+        (CLIENT, "test_the_only_gateway_is_waited_for"),
+        (CLIENT, "test_a_gateway_that_refuses_is_not_waited_for"),
     ),
     "a gateway dies before the first byte": (
         (GONE, "test_a_gateway_dies_before_the_first_byte"),
@@ -277,7 +286,10 @@ def test_the_figures_are_those_of_the_code() -> None:
     told = {
         "256": dispatch_queue.QUEUE_MAX,
         "8 a user": dispatch_queue.QUEUE_PER_USER_MAX,
-        "who waits already, for 5 s": dispatcher.HOPE_S,
+        "who waits already, for 10 s": dispatcher.HOPE_S,
+        "heard of within 30 s": router.RETURN_S,
+        "met within 60 s": gateway_tries.MET_S,
+        "anew for 10 s": gateway_tries.HOPE_S,
         "8 in all": relay.TRIES_MAX,
         "after 3 times": patrol.FIRST_SHARE,
         "`stall_s`, 20 s": STALL_S,

@@ -12,7 +12,11 @@ import pytest
 
 from peerchat.api import ApiError, PromptRequest, ToolCall, ToolCalls
 from peerchat.net.driver import connection
-from peerchat.services import prompt_pulse, prompt_wire
+from peerchat.net.identity import PublicKey
+from peerchat.services import dispatcher, prompt_pulse, prompt_wire, router
+from peerchat.services import gateway as gateway_role
+from peerchat.services.processor_state import Processor
+from peerchat.services.processor_watch import ProcessorWatch
 from peerchat.testing import memory_network
 from peerchat.testing.engine import STALL, ScriptedEngine
 from peerchat.testing.faults import Fault, FaultyEngine, whole_answer
@@ -49,6 +53,14 @@ def _soon_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """All are of an earlier version."""
     monkeypatch.setattr(prompt_wire, "VERSION", 2)
+
+
+@pytest.fixture
+def _soon_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who are lost are tried again at once."""
+    monkeypatch.setattr(gateway_role, "LOOK_IN_NEED_S", 0.0)
+    monkeypatch.setattr(gateway_role, "FOLLOW_EVERY_S", 0.05)
+    monkeypatch.setattr(router, "RETRY_S", 0.0)
 
 
 async def vanish(peer) -> None:
@@ -160,7 +172,10 @@ async def test_a_silent_processor_is_waited_for_where_nobody_else_is_free(
 
 
 @pytest.mark.usefixtures("_soon_lost")
-async def test_a_silent_processor_is_lost_with_its_connection(world) -> None:
+async def test_a_silent_processor_is_lost_with_its_connection(
+    world, monkeypatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "HOPE_S", 0.0)
     silent = await world.worker(FaultyEngine(Fault.STALL))
     entry = await world.entry()
     answer = ask(world, entry)
@@ -170,6 +185,48 @@ async def test_a_silent_processor_is_lost_with_its_connection(world) -> None:
         with pytest.raises(ApiError) as caught:
             await read_all(answer)
     assert caught.value.is_partial
+
+
+@pytest.mark.usefixtures("_soon_looked")
+async def test_the_only_processor_that_restarts_is_waited_for(world) -> None:
+    worker, entry = await world.worker(), await world.entry()
+    await read_all(ask(world, entry, "before"))
+    await world.stop(worker)
+    await until(lambda: not entry.role.router.processors)
+    reading = asyncio.create_task(read_all(ask(world, entry, "meanwhile")))
+    await until(entry.role._dispatcher.has_hopeless)
+    await world.start(worker)
+    read = await reading
+    assert read.text == whole_answer("meanwhile")
+    # It is in no queue while nobody can tell whether it will be served.
+    assert not [one for one in read.progress if one.state == "queued"]
+
+
+@pytest.mark.usefixtures("_soon_looked")
+async def test_the_only_processor_that_is_stopped_goes_on_later(world) -> None:
+    worker = await world.worker(FaultyEngine(delay_s=0.05))
+    entry = await world.entry()
+    answer = ask(world, entry)
+    got = await first_text(answer)
+    await world.stop(worker)
+    rest = asyncio.create_task(read_all(answer))
+    await until(lambda: not entry.role.router.processors)
+    await world.start(worker)
+    read = await rest
+    assert got.text + read.text == whole_answer("why?")
+    assert read.end.usage.continued == 1
+
+
+async def test_who_is_there_is_asked_while_others_say_nothing(
+    world, monkeypatch
+) -> None:
+    monkeypatch.setattr(router, "SETTLE_S", 3600.0)
+    entry = await world.entry()
+    dead = Processor(PublicKey(bytes(32)))
+    watch = ProcessorWatch(entry.peer.swarm, dead, lambda: None)
+    entry.role.router._followed[dead.key] = router._Followed(dead, watch)
+    await world.worker()
+    assert (await read_all(ask(world, entry))).text == whole_answer("why?")
 
 
 # The gateway

@@ -188,7 +188,7 @@ async def test_what_was_put_before_an_answer_is_not_called_signed(
     body = {"text": "Yes. No.", "receipt": in_text(sealed("No.")), "starts_at": -5}
     assert (await verify(json.dumps(body)))["answer"] == "holds"
     says = {one["claim"]: one["says"] for one in verify.said["claims"]}
-    assert says["answer"].endswith("nobody signed what stands before them")
+    assert says["answer"].endswith("and nobody signed them")
 
 
 EXTRA = {"request_id": "r1", "peer": KEY, "continued": 0, "partial": False}
