@@ -104,6 +104,7 @@ class ScriptedSwarm:
         self.find_error: Exception | None = None
         self.unreachable: dict[PublicKey, asyncio.Event] = {}
         """Peers that say nothing, and when that is known."""
+        self.reached: list[PublicKey] = []
 
     async def find(self, role: Role) -> list[PublicKey]:
         self.looks += 1
@@ -148,6 +149,7 @@ class ScriptedSwarm:
         return key not in self.unreachable
 
     async def reach(self, key: PublicKey) -> None:
+        self.reached.append(key)
         if key in self.unreachable:
             await self.unreachable[key].wait()
             raise PeerUnreachable("no packet gets through")

@@ -333,8 +333,11 @@ class NodeHost:
         return NodeRuntime(self._settings, is_app=True, on_change=on_change)
 
     async def _set_paused(self, is_paused: bool) -> None:
-        await self._ready().set_paused(is_paused)
-        self._state.set(is_paused=is_paused)
+        runtime = self._ready()
+        try:
+            await runtime.set_paused(is_paused)
+        finally:  # it may be saved and not taken
+            self._state.set(is_paused=runtime.is_paused)
 
     async def _check_login(self) -> None:
         """Ask whether the login of an earlier run still holds, and what is left."""

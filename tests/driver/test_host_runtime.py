@@ -11,6 +11,7 @@ import pytest
 from peerchat.api import ApiError, ErrorCode, Finished, Fragment, Phase, Role
 from peerchat.config import load_settings
 from peerchat.net import HyperDHT, system_env
+from peerchat.services.contribution_file import ContributionFile
 from peerchat.services.host import NodeHost
 from peerchat.services.node_runtime import NodeRuntime
 from peerchat.services.run_file import RunFile, read_run_file, write_run_file
@@ -283,6 +284,19 @@ async def test_host_never_started_closes(tmp_path):
         await host.refresh_peers()
     await host.close()
     assert host.state().phase is Phase.CLOSED
+
+
+async def test_a_pause_that_is_saved_and_not_taken_is_shown(tmp_path, monkeypatch):
+    async def not_taken(runtime, is_paused):
+        ContributionFile(runtime.settings.home).set_paused(is_paused)
+        raise ApiError(ErrorCode.TIMEOUT, "This is saved, but nobody took it.")
+
+    monkeypatch.setattr(NodeRuntime, "set_paused", not_taken)
+    async with Watched(settings(tmp_path)) as one:
+        await one.until(lambda s: s.phase is Phase.READY)
+        with pytest.raises(ApiError, match="saved"):
+            await one.host.set_paused(True)
+        await one.until(lambda s: s.is_paused)
 
 
 async def test_a_listener_that_fails_harms_nobody(tmp_path, caplog):

@@ -52,6 +52,16 @@ async def test_a_gateway_that_overslept_takes_new_connections(world) -> None:
     assert read.text == whole_answer("why?")
 
 
+async def test_after_a_gap_nobody_is_believed_to_be_there(world) -> None:
+    worker, entry = await world.worker(), await world.entry()
+    await knows(world, entry, worker.key)
+    router = entry.role.router
+    router._ticked_s -= 60
+    router.tick()
+    assert router.processors == ()
+    await knows(world, entry, worker.key)
+
+
 async def test_a_prompt_on_a_dead_connection_is_asked_again_on_another(world) -> None:
     worker, entry = await world.worker(), await world.entry()
     await read_all(ask(world, entry))

@@ -76,6 +76,12 @@ async def test_who_rests_is_not_taken_for_one_who_vanished(pair: Pair) -> None:
     await until(lambda: not is_silent(own, 0))
 
 
+@needs_linux
+def test_where_nothing_is_under_way_nobody_is_silent(pair: Pair) -> None:
+    _, own = pair
+    assert not is_silent(own, -1)  # however long ago the last word was
+
+
 def test_what_is_closed_is_not_silent(pair: Pair) -> None:
     _, own = pair
     own.close()

@@ -333,6 +333,24 @@ async def test_a_loss_with_nobody_left_leaves_a_part() -> None:
     assert error.is_partial
 
 
+async def test_a_silent_gateway_is_asked_too_and_kept_if_it_is_there() -> None:
+    swarm, go_on = ScriptedSwarm(a=gateway()), asyncio.Event()
+    (peer,) = swarm.peers.values()
+    peer.steps = [Fragment("Hel"), go_on, Fragment("lo you"), finished()]
+    client = await logged_in(swarm)
+    swarm.reached.clear()
+    asking = asyncio.ensure_future(client.ask_whole("Hi"))
+    await peer.was_asked.wait()
+    (answer,) = peer.answers
+    await answer.is_waiting.wait()
+    answer.is_silent = True
+    await until(lambda: key(1) in swarm.reached)
+    go_on.set()
+    whole = await asking
+    assert (whole.text, whole.usage.continued) == ("Hello you", 0)
+    await client.aclose()
+
+
 async def test_a_strangers_refusal_is_not_told_of_what_broke_off() -> None:
     swarm = ScriptedSwarm(a=gateway(), b=gateway())
     swarm.peers[key(1)].steps = [Fragment("Hel"), LOST]

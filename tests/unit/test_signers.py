@@ -69,6 +69,7 @@ async def test_who_was_revoked_is_not_believed(world: World) -> None:
     found = await signers(owner).known(key, START_S)
     assert found is not None
     assert found.verdict is Verdict.FAILS
+    assert found.says == "its key is revoked in the swarm team"
 
 
 async def test_a_granted_worker_is_known_to_all(world: World) -> None:

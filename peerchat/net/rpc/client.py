@@ -184,7 +184,12 @@ class RpcClient:
         connection = session.connection
         heard = connection.times_heard
         task = asyncio.get_running_loop().create_task(self._connect(public_key))
-        new = await task
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        new = task.result()
         is_alive = connection.times_heard > heard and not connection.is_closed
         if is_alive or self._pool.get(public_key) not in (old, None):
             new.connection.destroy()
