@@ -33,6 +33,9 @@ HOPE_S = 10.0
 AGAIN_S = 0.5
 """Between two looks for it."""
 
+LOOK_AGE_S = 1.0
+"""Of a look-up that is good enough for that."""
+
 
 class Tries:
     """How much is still tried of one call."""
@@ -83,15 +86,29 @@ class Refusals:
     def __init__(self) -> None:
         self.first: ApiError | None = None
         """The one to tell: a 401 says more than that somebody has no accounts."""
+        self.gateways: set[PublicKey] = set()
+        """Who said so, and need not be asked again."""
         self._strangers = 0
 
-    def take(self, error: ApiError) -> bool:
+    def take(self, key: PublicKey, error: ApiError) -> bool:
         """Whether another gateway may do what this one refused to."""
         is_stranger = error.code is ErrorCode.UNAUTHORIZED
         if not is_stranger and error.status != STATUS_NOT_HERE:
             return False
+        self.gateways.add(key)
         self._strangers += is_stranger
         was_told = self.first is not None and self.first.status != STATUS_NOT_HERE
         if not was_told:
             self.first = error
         return self._strangers < STRANGERS_MAX
+
+
+def account_away() -> ApiError:
+    """In an open swarm each gateway has accounts and API keys of its own."""
+    return ApiError(
+        ErrorCode.NO_GATEWAY,
+        "The gateway that knows this account or API key does not answer; ask again "
+        "soon.",
+        status=503,
+        retry_after_s=10,
+    )

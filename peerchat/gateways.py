@@ -38,7 +38,7 @@ from .api import (
 )
 from .continuation import Said, broke_off
 from .failover_answer import Attempt, FailoverAnswer, GatewayAnswer
-from .gateway_tries import Refusals, Tries
+from .gateway_tries import LOOK_AGE_S, MET_S, Refusals, Tries, account_away
 from .gateway_watch import GatewayWatch
 from .key_replies import ManagedKey, keys_of
 from .model_replies import models_of
@@ -93,8 +93,9 @@ Models = tuple[ModelInfo, ...]
 class Swarm(Protocol):
     """What is needed of `peerchat.services.swarm.Swarm`."""
 
-    async def find(self, role: Role) -> Sequence[PublicKey]:
-        """The peers of a role, best first; raises DhtUnreachable."""
+    async def find(self, role: Role, *, max_age_s: float = ...) -> Sequence[PublicKey]:
+        """The peers of a role, best first, by a look-up that is no older; raises
+        DhtUnreachable."""
 
     def drop(self, role: Role, key: PublicKey) -> None:
         """Take a peer that failed out of what `find` gives."""
@@ -154,6 +155,8 @@ class Gateways:
         self._met_s = float("-inf")
         """When a gateway was there last."""
         self._lost_last: PublicKey | None = None
+        self._lost_s = float("-inf")
+        """When one that was there was lost."""
         self._answers: set[FailoverAnswer] = set()
         self._watch = GatewayWatch(
             self._answers, lambda: self._find(Role.GATEWAY), swarm.reach
@@ -253,7 +256,7 @@ class Gateways:
         """
         body = {"data": {"requestId": request_id}, "meta": {"key": token}}
         failure = no_gateway()
-        async with aclosing(self._candidates()) as keys:
+        async with aclosing(self._candidates(Refusals())) as keys:
             async for key in keys:
                 try:
                     reply = await self._swarm.request(
@@ -391,7 +394,7 @@ class Gateways:
         self, method: str, body: object, timeout_s: float, *, is_once: bool = False
     ) -> Mapping[str, object]:
         refusals = Refusals()
-        async with aclosing(self._candidates()) as keys:
+        async with aclosing(self._candidates(refusals)) as keys:
             async for key in keys:
                 try:
                     reply = await self._swarm.request(key, method, body, timeout_s)
@@ -404,13 +407,13 @@ class Gateways:
                 try:
                     fields = reply_untrusted(reply)
                 except ApiError as error:
-                    if method not in PASSWORD_METHODS and refusals.take(error):
+                    if method not in PASSWORD_METHODS and refusals.take(key, error):
                         continue
                     self._last_good = key
                     raise
                 self._last_good = key
                 return fields
-        raise refusals.first or no_gateway()
+        raise self._nobody(refusals)
 
     async def _hops(
         self, said: Said, token: str
@@ -425,27 +428,43 @@ class Gateways:
         end_s = None if deadline_s is None else clock() + deadline_s
         failure: ApiError | None = None
         refusals = Refusals()
-        async with aclosing(self._candidates(self._swarm.is_connected)) as keys:
+        is_ready = self._swarm.is_connected
+        async with aclosing(self._candidates(refusals, is_ready)) as keys:
             async for key in keys:
                 if failure is not None:
                     self.on_gateway_change()
                 self._last_good = key
                 left_s = None if end_s is None else max(0.0, end_s - clock())
                 answer = self._swarm.ask(key, said.rest(left_s), token)
-                failure = yield Attempt(key, answer)
+                before, failure = failure, (yield Attempt(key, answer))
                 assert failure is not None  # one that went well asks for no other
                 if said.has_any and failure.code in NOT_THERE:
-                    continue  # a Node.js gateway, or one that knows nobody to go on
+                    # A Node.js gateway, or one that knows nobody to go on.
+                    if refusals.take(key, failure):
+                        failure = before or failure  # somebody knew the account
+                    continue
                 if said.has_any and not (said.can_continue and _is_loss(failure)):
                     raise broke_off(failure)
-                if not refusals.take(failure):
+                if not refusals.take(key, failure):
                     self._gave_up(key, failure)
         if failure is not None and said.has_any:
             raise broke_off(failure)
-        raise worded(refusals.first) if refusals.first else no_gateway()
+        raise self._nobody(refusals)
+
+    def _nobody(self, refusals: Refusals) -> ApiError:
+        """Why no gateway did it."""
+        if refusals.first is None:
+            return no_gateway()
+        return account_away() if self._was_one_lost() else worded(refusals.first)
+
+    def _was_one_lost(self) -> bool:
+        """Whether a gateway was there a moment ago that may know what others do not."""
+        return asyncio.get_running_loop().time() - self._lost_s < MET_S
 
     async def _candidates(
-        self, is_ready: Callable[[PublicKey], bool] = lambda _key: False
+        self,
+        refusals: Refusals,
+        is_ready: Callable[[PublicKey], bool] = lambda _key: False,
     ) -> AsyncGenerator[PublicKey, None]:
         """Give gateways to try: the last good one first, then look them up anew.
 
@@ -455,10 +474,11 @@ class Gateways:
         tries = Tries()
         clock = asyncio.get_running_loop().time
         is_refused, is_more = False, True
+        newer: dict[str, float] = {}
         while is_more:
-            keys = await self._find(Role.GATEWAY)
+            keys = await self._find(Role.GATEWAY, **newer)
             keys.sort(key=lambda key: key != self._last_good)
-            worth = tries.worth(keys)
+            worth = tries.worth([key for key in keys if key not in refusals.gateways])
             found = reached(worth, self._swarm.reach, self._lost, is_ready)
             async with aclosing(found):
                 async for key in found:
@@ -466,13 +486,18 @@ class Gateways:
                     yield key
                     self._met_s = clock()
                     tries.was_met()
-                    is_refused = is_refused or self._lost_last != key
-            met_s = float("-inf") if is_refused else self._met_s
+                    if self._lost_last == key:
+                        self._lost_s = clock()
+                    else:
+                        is_refused = True
+            newer = {"max_age_s": LOOK_AGE_S}
+            is_hopeless = is_refused and not self._was_one_lost()
+            met_s = float("-inf") if is_hopeless else self._met_s
             is_more = await tries.go_on(met_s, is_any=bool(keys))
 
-    async def _find(self, role: Role) -> list[PublicKey]:
+    async def _find(self, role: Role, **newer: float) -> list[PublicKey]:
         try:
-            return list(await self._swarm.find(role))
+            return list(await self._swarm.find(role, **newer))
         except DhtUnreachable as error:
             raise ApiError(
                 ErrorCode.DHT_UNREACHABLE,
