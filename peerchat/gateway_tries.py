@@ -32,6 +32,9 @@ HOPE_S = 10.0
 AGAIN_S = 0.5
 """Between two looks for it."""
 
+LOOK_AGE_S = 1.0
+"""Of a look-up that is good enough for that."""
+
 
 class Tries:
     """What was tried of one call, and what is still worth a try."""
@@ -66,13 +69,15 @@ class Tries:
         """A gateway was there until now."""
         self._hope_until_s = None
 
-    async def go_on(self, met_s: float, *, is_any: bool) -> bool:
+    async def go_on(self, met_s: float, lost_s: float, *, is_any: bool) -> bool:
         """Whether to look for gateways anew; waits until it is time to.
 
-        Who refused is there: nobody is hoped for then.
+        Who refused is there, so nobody else is hoped for, unless one was lost that may
+        know what others do not.
 
         Args:
             met_s: when one was there last.
+            lost_s: when one that had been there was lost.
             is_any: the last look gave one; then another look finds what came back
                 meanwhile.
         """
@@ -82,8 +87,8 @@ class Tries:
             self._hope_until_s = now_s + HOPE_S
         if self._rounds == 1 and is_any:
             return True
-        is_hopeless = now_s - met_s > MET_S or now_s >= self._hope_until_s
-        if is_hopeless or self._refused:
+        is_hopeless = not was_lately(met_s, now_s) or now_s >= self._hope_until_s
+        if is_hopeless or (self._refused and not was_lately(lost_s, now_s)):
             return False
         await asyncio.sleep(AGAIN_S)
         return True
@@ -98,3 +103,19 @@ class Tries:
         if self.refusal is None or self.refusal.status == STATUS_NOT_HERE:
             self.refusal = error
         return self._strangers < STRANGERS_MAX
+
+
+def was_lately(at_s: float, now_s: float) -> bool:
+    """Whether a gateway of that time may be about to return."""
+    return now_s - at_s <= MET_S
+
+
+def account_away() -> ApiError:
+    """In an open swarm each gateway has accounts and API keys of its own."""
+    return ApiError(
+        ErrorCode.NO_GATEWAY,
+        "The gateway that knows this account or API key does not answer; ask again "
+        "soon.",
+        status=503,
+        retry_after_s=10,
+    )

@@ -33,7 +33,7 @@ from .api import (
 )
 from .continuation import Said, broke_off
 from .failover_answer import Attempt, FailoverAnswer, GatewayAnswer
-from .gateway_tries import Tries
+from .gateway_tries import LOOK_AGE_S, Tries, account_away, was_lately
 from .gateway_watch import GatewayWatch
 from .key_replies import ManagedKey, keys_of
 from .model_replies import models_of
@@ -88,8 +88,9 @@ Models = tuple[ModelInfo, ...]
 class Swarm(Protocol):
     """What is needed of `peerchat.services.swarm.Swarm`."""
 
-    async def find(self, role: Role) -> Sequence[PublicKey]:
-        """The peers of a role, best first; raises DhtUnreachable."""
+    async def find(self, role: Role, *, max_age_s: float = ...) -> Sequence[PublicKey]:
+        """The peers of a role, best first, by a look-up that is no older; raises
+        DhtUnreachable."""
 
     def drop(self, role: Role, key: PublicKey) -> None:
         """Take a peer that failed out of what `find` gives."""
@@ -148,6 +149,8 @@ class Gateways:
         self._last_good: PublicKey | None = None
         self._met_s = float("-inf")
         """When a gateway was there last."""
+        self._lost_s = float("-inf")
+        """When one that had been there was lost."""
         self._answers: set[FailoverAnswer] = set()
         self._watch = GatewayWatch(
             self._answers, lambda: self._find(Role.GATEWAY), swarm.reach
@@ -406,7 +409,7 @@ class Gateways:
                     raise
                 self._last_good = key
                 return fields
-        raise tries.refusal or no_gateway()
+        raise self._nobody(tries)
 
     async def _hops(
         self, said: Said, token: str
@@ -444,7 +447,15 @@ class Gateways:
                     self._gave_up(key, failure)
         if failure is not None and said.has_any:
             raise broke_off(loss or failure)
-        raise worded(tries.refusal) if tries.refusal else no_gateway()
+        raise self._nobody(tries)
+
+    def _nobody(self, tries: Tries) -> ApiError:
+        """Why no gateway did it."""
+        if tries.refusal is None:
+            return no_gateway()
+        now_s = asyncio.get_running_loop().time()
+        is_away = was_lately(self._lost_s, now_s)
+        return account_away() if is_away else worded(tries.refusal)
 
     async def _candidates(
         self, tries: Tries, is_ready: Callable[[PublicKey], bool] = lambda _key: False
@@ -456,9 +467,9 @@ class Gateways:
         it is there.
         """
         clock = asyncio.get_running_loop().time
-        is_more = True
+        is_more, is_again = True, False
         while is_more:
-            keys = await self._find(Role.GATEWAY)
+            keys = await self._find(Role.GATEWAY, is_fresh=is_again)
             keys.sort(key=lambda key: key != self._last_good)
             worth = tries.worth(keys)
             found = reached(worth, self._swarm.reach, self._lost, is_ready)
@@ -468,10 +479,13 @@ class Gateways:
                     yield key
                     self._met_s = clock()
                     tries.was_met()
-            is_more = await tries.go_on(self._met_s, is_any=bool(keys))
+            is_again, is_any = True, bool(keys)
+            is_more = await tries.go_on(self._met_s, self._lost_s, is_any=is_any)
 
-    async def _find(self, role: Role) -> list[PublicKey]:
+    async def _find(self, role: Role, *, is_fresh: bool = False) -> list[PublicKey]:
         try:
+            if is_fresh:
+                return list(await self._swarm.find(role, max_age_s=LOOK_AGE_S))
             return list(await self._swarm.find(role))
         except DhtUnreachable as error:
             raise ApiError(
@@ -486,6 +500,7 @@ class Gateways:
         if isinstance(error, ApiError) and not _is_loss(error):
             self._last_good = key
             raise worded(error)
+        self._lost_s = asyncio.get_running_loop().time()
         self._lost(key)
 
     def _lost(self, key: PublicKey) -> None:

@@ -106,7 +106,7 @@ class ScriptedSwarm:
         """Peers that say nothing, and when that is known."""
         self.reached: list[PublicKey] = []
 
-    async def find(self, role: Role) -> list[PublicKey]:
+    async def find(self, role: Role, *, max_age_s: float = 300) -> list[PublicKey]:
         self.looks += 1
         if self.find_error is not None:
             raise self.find_error

@@ -377,6 +377,34 @@ async def test_the_only_gateway_is_waited_for(monkeypatch, error: ApiError) -> N
     await client.aclose()
 
 
+async def test_the_gateway_of_the_account_is_waited_for(monkeypatch) -> None:
+    monkeypatch.setattr(gateway_tries, "HOPE_S", 60.0)
+    swarm = ScriptedSwarm(a=gateway(), b=gateway())
+    home, other = swarm.peers[key(1)], swarm.peers[key(2)]
+    home.steps = [Fragment("Hel"), LOST]
+    other.steps = [ApiError(ErrorCode.UNAUTHORIZED, "Invalid token", status=401)]
+    client = await logged_in(swarm)
+    answer = asyncio.create_task(client.ask_whole("Hi"))
+    await until(lambda: swarm.looks > 2)
+    home.steps = [Fragment("lo you"), finished()]
+    swarm.dropped.clear()
+    assert (await answer).text == "Hello you"
+    assert len(other.answers) == 1
+    await client.aclose()
+
+
+async def test_who_does_not_know_the_account_is_not_taken_at_its_word() -> None:
+    swarm = ScriptedSwarm(a=gateway(), b=gateway(verifySession=FOREIGN))
+    client = await logged_in(swarm)
+    swarm.peers[key(1)].steps = [LOST]
+    swarm.peers[key(2)].steps = [ApiError(ErrorCode.UNAUTHORIZED, "No", status=401)]
+    assert (await failure(client.ask_whole("Hi"))).code is ErrorCode.NO_GATEWAY
+    error = await failure(client.verify())
+    assert (error.code, error.status) == (ErrorCode.NO_GATEWAY, 503)
+    assert "the gateway that knows" in error.message.lower()
+    await client.aclose()
+
+
 async def test_a_gateway_that_refuses_is_not_waited_for(monkeypatch) -> None:
     monkeypatch.setattr(gateway_tries, "HOPE_S", 60.0)
     monkeypatch.setattr(gateway_tries, "AGAIN_S", 60.0)

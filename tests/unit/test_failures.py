@@ -191,6 +191,8 @@ ROWS = {
         (CLIENT, "test_a_prompt_goes_on_to_a_gateway_that_knows_the_token"),
         (CLIENT, "test_a_token_that_is_worth_nothing_is_shown_to_few"),
         (CLIENT, "test_a_wrong_password_is_not_tried_elsewhere"),
+        (CLIENT, "test_the_gateway_of_the_account_is_waited_for"),
+        (CLIENT, "test_who_does_not_know_the_account_is_not_taken_at_its_word"),
     ),
     "the user's limit is reached": (
         (ROUTING, "test_one_limit_across_gateways_and_the_bound_when_the_owner_dies"),
