@@ -96,7 +96,7 @@ class Swarm(Protocol):
         """Take a peer that failed out of what `find` gives."""
 
     def is_connected(self, key: PublicKey) -> bool:
-        """Whether a connection to the peer is open."""
+        """Whether a connection to the peer is open, and it was not dropped since."""
 
     async def reach(self, key: PublicKey) -> None:
         """Return once a gateway says that it is there; raises NetError or ApiError."""

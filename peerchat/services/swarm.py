@@ -371,8 +371,9 @@ class Swarm:
         return SwarmAnswer(self, key, request, token, role, user)
 
     def is_connected(self, key: PublicKey) -> bool:
-        """Whether a connection is open; whose peer may be dead all the same."""
-        return self._sessions.is_connected(key)
+        """Whether a connection is open, to a peer that did not fail since; which may be
+        dead all the same."""
+        return key not in self._failed and self._sessions.is_connected(key)
 
     async def reach(self, key: PublicKey, *, role: Role = Role.GATEWAY) -> None:
         """Return once the peer said that it is there; what is open and dead is renewed.

@@ -6,13 +6,14 @@ import asyncio
 
 import pytest
 
-from peerchat.api import ApiError, ErrorCode
+from peerchat.api import ApiError, ErrorCode, PromptRequest, Role
 from peerchat.net.errors import PeerUnreachable
 from peerchat.net.identity import PublicKey
 from peerchat.services import gateway, peer_sessions, user_limits
 from peerchat.testing.faults import whole_answer
 
 from .routing_world import RoutingWorld, ask, first_text, knows, read_all
+from .services_world import token
 from .waiting import until
 
 USER = "ann@example.org"
@@ -72,6 +73,17 @@ async def test_a_prompt_on_a_dead_connection_is_asked_again_on_another(world) ->
     entry.role.router._ticked_s -= 60
     assert (await reading).text == whole_answer("again?")
     assert worker.engine.running == 0
+
+
+async def test_a_gateway_that_was_lost_is_asked_over_no_old_connection(world) -> None:
+    await world.worker()
+    entry, swarm = await world.entry(), world.peer().swarm
+    await read_all(swarm.ask(entry.key, PromptRequest("why?", "r-1"), token(USER)))
+    assert swarm.is_connected(entry.key)
+    swarm.drop(Role.GATEWAY, entry.key)
+    assert not swarm.is_connected(entry.key)
+    await swarm.reach(entry.key)
+    assert swarm.is_connected(entry.key)
 
 
 async def test_an_owner_that_is_gone_is_asked_once_and_counts_when_it_is_back(

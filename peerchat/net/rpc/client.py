@@ -17,6 +17,7 @@ from peerchat.net.errors import ConnectFailed, ConnectionLost, RequestTimeout, R
 from peerchat.net.identity import PublicKey
 
 from .capability import Capability, capability_now
+from .dialling import dial
 from .session import Handler, RpcSession
 
 LINGER_S = 10.0
@@ -224,7 +225,9 @@ class RpcClient:
 
     async def _connect(self, public_key: PublicKey) -> RpcSession:
         try:
-            connection = await self._dht.connect(public_key, key_pair=self._key_pair)
+            connection = await dial(
+                lambda: self._dht.connect(public_key, key_pair=self._key_pair)
+            )
             if self._on_connection is not None:
                 self._on_connection(connection)
             return RpcSession(
