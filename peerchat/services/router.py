@@ -391,7 +391,7 @@ def _names(processors: Sequence[Processor]) -> list[str]:
 
 
 def _model_missing(model: str, live: Sequence[Processor]) -> ApiError:
-    names = _names([one for one in live if one.closed is None])
+    names = _names([one for one in live if one.closed is None]) or _names(live)
     choice = f"Choose one of: {', '.join(names)}" if names else "Ask without a model"
     return ApiError(
         ErrorCode.MODEL_MISSING,

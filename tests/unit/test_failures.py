@@ -348,6 +348,16 @@ async def test_a_model_that_nobody_has_is_told(world) -> None:
     assert worker.engine.requests == []
 
 
+async def test_a_model_that_nobody_has_is_told_where_all_are_closed(world) -> None:
+    worker, entry = await world.worker(), await world.entry()
+    await knows(world, entry, worker.key)
+    worker.role.set_paused(True)
+    await until(lambda: known(entry, worker).closed)
+    error = await refused(ask(world, entry, model="no such"))
+    assert error.code is ErrorCode.MODEL_MISSING
+    assert error.message.endswith(f"Choose one of: {worker.engine.model_names[0]}.")
+
+
 async def test_a_model_that_nobody_has_counts_nothing(world) -> None:
     await world.worker()
     entry = await world.entry(max_requests=5)
