@@ -55,15 +55,15 @@ class Terminal:
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p")
 
-    def wait_for(self, text: str) -> str:
-        """The screen once it shows ``text``."""
+    def wait_for(self, *texts: str) -> None:
+        """Until the screen shows all of these; it may be read in mid-repaint."""
         deadline = time.monotonic() + SCREEN_TIMEOUT_S
         while time.monotonic() < deadline:
             screen = self.screen()
-            if text in screen:
-                return screen
+            if all(text in screen for text in texts):
+                return
             time.sleep(POLL_S)
-        raise AssertionError(f"{text!r} never showed:\n{self.screen()}")
+        raise AssertionError(f"{texts} never showed together:\n{self.screen()}")
 
 
 @pytest.fixture
@@ -81,10 +81,7 @@ def test_type_read_leave(terminal: Terminal, tmp_path: Path):
     # Typed at once: what is typed while the node connects is not lost.
     terminal.type("How do I stop an answer?")
     terminal.keys("Enter")
-    terminal.wait_for("tok/s")
-    # A picture may be taken in the middle of a repaint.
-    screen = terminal.wait_for("How do I stop an answer?")
-    assert "guide" in screen
+    terminal.wait_for("tok/s", "How do I stop an answer?", "guide")
     terminal.keys("C-q")
     terminal.wait_for("left with 0")
 
