@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+from peerchat.sanitize import display_text
 
 from .options import Invocation
 from .output import EXIT_USAGE
@@ -18,6 +21,9 @@ from .run import told_to_end
 if TYPE_CHECKING:
     from peerchat.api import Node
     from peerchat.tui.app import PeerchatApp
+
+TYPED_BYTES_MAX = 4096
+"""A terminal keeps no longer line."""
 
 END_TIMEOUT_S = 20.0
 """More than the app takes to close. Past it the process ends all the same: what hangs
@@ -33,14 +39,14 @@ def run_app(call: Invocation) -> None:
             code=EXIT_USAGE,
         )
     settings = call.settings()
-    with _keys_kept():
+    with _keys_kept() as typed:
         from peerchat.logs import Logs
         from peerchat.services.host import NodeHost
         from peerchat.tui.app import PeerchatApp
 
         with Logs(settings, verbosity=call.verbosity, stream=None):
             node = NodeHost(settings)
-            app = PeerchatApp(node, settings)
+            app = PeerchatApp(node, settings, typed=typed)
             asyncio.run(_shown(app, node))
     raise SystemExit(app.return_code or 0)
 
@@ -74,16 +80,17 @@ def _let_go(terminal: list[int]) -> None:
 
 
 @contextmanager
-def _keys_kept() -> Iterator[None]:
+def _keys_kept() -> Iterator[str]:
     """Take keys as the app will, from now on, and put the terminal back at the end.
 
     The app's modules take most of a second to load. What is typed meanwhile would be
-    echoed, and Enter would reach the app as a newline.
+    echoed, and Enter would reach the app as a newline. Gives what was typed before,
+    where it did.
     """
     try:
         import termios
     except ImportError:  # Windows: the console keeps keys as events
-        yield
+        yield ""
         return
     stdin = sys.stdin.fileno()
     before = termios.tcgetattr(stdin)
@@ -92,7 +99,15 @@ def _keys_kept() -> Iterator[None]:
     now[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(stdin, termios.TCSANOW, now)
     try:
-        yield
+        yield _typed_before(stdin)
     finally:
         with suppress(termios.error):  # the terminal is gone
             termios.tcsetattr(stdin, termios.TCSANOW, before)
+
+
+def _typed_before(stdin: int) -> str:
+    """What waits to be read, as far as it is text."""
+    if not select.select([stdin], [], [], 0)[0]:
+        return ""
+    text = os.read(stdin, TYPED_BYTES_MAX).decode("utf-8", "replace")
+    return display_text(text)

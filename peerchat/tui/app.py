@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import PurePath
 from typing import ClassVar
@@ -41,6 +41,15 @@ EARLY_KEYS_MAX = 4096
 """Keys before the screen stands: more than anyone types in a second."""
 
 
+def _as_typed(text: str) -> Iterator[Event]:
+    """Lines as the events of typing them."""
+    for line in text.splitlines(keepends=True):
+        if words := line.rstrip("\n"):
+            yield Paste(words)
+        if line.endswith("\n"):
+            yield Key("enter", "\r")
+
+
 class PeerchatApp(App[None]):
     """The terminal app in front of a node.
 
@@ -50,6 +59,7 @@ class PeerchatApp(App[None]):
     Args:
         settings: for the limits that are checked before a prompt is sent.
         clock: seconds, monotonic; tests give their own.
+        typed: lines that were typed before the app could listen.
     """
 
     TITLE = "peerchat"
@@ -63,6 +73,7 @@ class PeerchatApp(App[None]):
         settings: Settings | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        typed: str = "",
     ) -> None:
         super().__init__()
         self._node = node
@@ -86,7 +97,7 @@ class PeerchatApp(App[None]):
         """Mode and swarm of the newest state."""
         self._unsubscribe: Callable[[], None] = lambda: None
         self._is_open = False
-        self._typed_early: list[Event] = []
+        self._typed_early: list[Event] = list(_as_typed(typed))
         self._is_closing = False
         self._code = 0
         self._interrupted_s = -TWICE_WITHIN_S

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+import tty
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from peerchat.cli.terminal import _typed_before
 from tests.processes import COMMAND, environ
 
 pytestmark = [
@@ -84,6 +86,18 @@ def test_type_read_leave(terminal: Terminal, tmp_path: Path):
     terminal.wait_for("tok/s", "How do I stop an answer?", "guide")
     terminal.keys("C-q")
     terminal.wait_for("left with 0")
+
+
+def test_what_a_slow_start_leaves_waiting_is_text_and_enter() -> None:
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, b"why?\r\x1b[Amore")
+        tty.setcbreak(theirs)
+        assert _typed_before(theirs) == "why?\nmore"
+        assert _typed_before(theirs) == ""
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 @pytest.fixture

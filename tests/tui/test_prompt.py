@@ -31,6 +31,16 @@ async def test_new_line_keys(clock, key) -> None:
         assert node.asked[0].prompt == "a\nb"
 
 
+async def test_lines_typed_before_the_app_could_listen_are_sent(clock) -> None:
+    node = ScriptedNode()
+    app = PeerchatApp(node, clock=clock, typed="first line\nand a begun on")
+    app.animation_level = "none"
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: node.asked)
+        assert node.asked[0].prompt == "first line"
+        await until(pilot, lambda: prompt_of(pilot).text == "and a begun on")
+
+
 async def test_prompt_grows_to_ten_lines(clock) -> None:
     app = open_app(ScriptedNode(), clock)
     async with app.run_test(size=(80, 40)) as pilot:

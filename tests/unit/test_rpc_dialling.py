@@ -40,7 +40,7 @@ class Peer:
             self.running -= 1
 
     async def dialled(self) -> float:
-        connection = await dial(self.connect)
+        connection = await dial(self.connect, Connection.destroy)
         assert not connection.is_closed
         assert [one for one in self.made if not one.is_closed] == [connection]
         assert self.running == 0
@@ -72,7 +72,7 @@ def test_a_caller_that_gives_up_ends_every_attempt() -> None:
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(AGAIN_S + 1):
-                await dial(peer.connect)
+                await dial(peer.connect, Connection.destroy)
 
     run_virtual(give_up)
     assert (peer.attempts, peer.running) == (2, 0)

@@ -225,21 +225,26 @@ class RpcClient:
 
     async def _connect(self, public_key: PublicKey) -> RpcSession:
         try:
-            connection = await dial(
-                lambda: self._dht.connect(public_key, key_pair=self._key_pair)
-            )
-            if self._on_connection is not None:
-                self._on_connection(connection)
-            return RpcSession(
-                connection,
-                public_key,
-                handlers=self._handlers,
-                capability=capability_now(self._capability),
-                on_idle=lambda _: self._linger_maybe(public_key),
-                on_close=lambda _: self._drop(public_key),
+            return await dial(
+                lambda: self._attempt(public_key),
+                lambda unwanted: unwanted.connection.destroy(),
             )
         except (ConnectionLost, RpcClosed) as error:
             raise ConnectFailed(f"the connection closed at once: {error}") from error
+
+    async def _attempt(self, public_key: PublicKey) -> RpcSession:
+        """Connect, and take the connection in hand before anything arrives over it."""
+        connection = await self._dht.connect(public_key, key_pair=self._key_pair)
+        if self._on_connection is not None:
+            self._on_connection(connection)
+        return RpcSession(
+            connection,
+            public_key,
+            handlers=self._handlers,
+            capability=capability_now(self._capability),
+            on_idle=lambda _: self._linger_maybe(public_key),
+            on_close=lambda _: self._drop(public_key),
+        )
 
     def _begin(self, public_key: PublicKey) -> _Entry:
         task = asyncio.get_running_loop().create_task(self._connect(public_key))
