@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import shutil
 import signal
 import subprocess
+import termios
 import time
 import tty
 import uuid
@@ -92,7 +94,8 @@ def test_what_a_slow_start_leaves_waiting_is_text_and_enter() -> None:
     ours, theirs = os.openpty()
     try:
         os.write(ours, b"why?\r\x1b[Amore")
-        tty.setcbreak(theirs)
+        tty.setcbreak(theirs, termios.TCSANOW)
+        assert select.select([theirs], [], [], SCREEN_TIMEOUT_S)[0]
         assert _typed_before(theirs) == "why?\nmore"
         assert _typed_before(theirs) == ""
     finally:
