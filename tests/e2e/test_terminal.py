@@ -8,9 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-import termios
 import time
-import tty
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -91,6 +89,7 @@ def test_type_read_leave(terminal: Terminal, tmp_path: Path):
 
 
 def test_what_a_slow_start_leaves_waiting_is_text_and_enter() -> None:
+    termios, tty = pytest.importorskip("termios"), pytest.importorskip("tty")
     ours, theirs = os.openpty()
     try:
         os.write(ours, b"why?\r\x1b[Amore")
