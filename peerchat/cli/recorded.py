@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from peerchat.api import ApiError, ErrorCode
 from peerchat.sanitize import display_line
@@ -69,21 +69,13 @@ def _mappings(values: list[object]) -> Iterator[Fields]:
     return (value for value in values if isinstance(value, dict))
 
 
-@dataclass(slots=True)
 class _Reader:
     """Puts an answer together from its pieces."""
 
-    pieces: list[str] = field(default_factory=list)
-    receipt: str = ""
-    request_id: str | None = None
-    peer: str | None = None
-    model: str | None = None
-    prompt_tokens: int | None = None
-    answer_tokens: int | None = None
-    finish_reason: str | None = None
-    is_continued: bool = False
-    is_partial: bool = False
-    starts_at: int = 0
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._receipt = ""
+        self._facts = Recorded(b"")
 
     def take(self, event: Fields) -> None:
         """The next object."""
@@ -94,21 +86,10 @@ class _Reader:
 
     def recorded(self) -> Recorded:
         """All of it; raises `ApiError` when no receipt came."""
-        if not self.receipt:
+        if not self._receipt:
             raise unreadable("there is no receipt in it")
-        return Recorded(
-            _unpacked(self.receipt),
-            "".join(self.pieces) or None,
-            self.request_id,
-            self.peer,
-            self.model,
-            self.prompt_tokens,
-            self.answer_tokens,
-            self.finish_reason,
-            self.is_continued,
-            self.is_partial,
-            self.starts_at,
-        )
+        answer = "".join(self._pieces) or None
+        return replace(self._facts, receipt=_unpacked(self._receipt), answer=answer)
 
     def _take_text(self, event: Fields) -> None:
         if event.get("thinking") is True:  # of the bridge's own stream
@@ -123,22 +104,32 @@ class _Reader:
 
     def _add(self, piece: object) -> None:
         if isinstance(piece, str):
-            self.pieces.append(piece)
+            self._pieces.append(piece)
 
     def _take_facts(self, event: Fields) -> None:
-        self.receipt = _text(event, "receipt") or self.receipt
-        for name in ("request_id", "requestId"):
-            self.request_id = _line(event, name) or self.request_id
-        self.peer = _line(event, "peer") or self.peer
-        self.model = _line(event, "model") or self.model
-        for name in ("prompt_tokens", "prompt_eval_count"):
-            self.prompt_tokens = _count(event, name, self.prompt_tokens)
-        for name in ("answer_tokens", "completion_tokens", "eval_count"):
-            self.answer_tokens = _count(event, name, self.answer_tokens)
-        self.finish_reason = _line(event, "finish_reason") or self.finish_reason
-        self.starts_at = _count(event, "starts_at", None) or self.starts_at
-        self.is_continued |= bool(event.get("continued"))
-        self.is_partial |= bool(event.get("is_partial") or event.get("partial"))
+        self._receipt = _text(event, "receipt") or self._receipt
+        was = self._facts
+        self._facts = Recorded(
+            receipt=b"",
+            request_id=_line(event, "requestId", "request_id") or was.request_id,
+            peer=_line(event, "peer") or was.peer,
+            model=_line(event, "model") or was.model,
+            prompt_tokens=_count(
+                event, was.prompt_tokens, "prompt_eval_count", "prompt_tokens"
+            ),
+            answer_tokens=_count(
+                event,
+                was.answer_tokens,
+                "eval_count",
+                "completion_tokens",
+                "answer_tokens",
+            ),
+            finish_reason=_line(event, "finish_reason") or was.finish_reason,
+            is_continued=was.is_continued or bool(event.get("continued")),
+            is_partial=was.is_partial
+            or bool(event.get("is_partial") or event.get("partial")),
+            starts_at=_count(event, None, "starts_at") or was.starts_at,
+        )
 
 
 def _mapping(value: object) -> Fields:
@@ -150,14 +141,15 @@ def _text(event: Fields, name: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _line(event: Fields, name: str) -> str | None:
+def _line(event: Fields, *names: str) -> str | None:
     # Shown beside what was signed, which was made inert in the same way.
-    return display_line(_text(event, name) or "") or None
+    found = (display_line(_text(event, name) or "") for name in names)
+    return next(filter(None, found), None)
 
 
-def _count(event: Fields, name: str, otherwise: int | None) -> int | None:
-    value = event.get(name)
-    return value if type(value) is int else otherwise
+def _count(event: Fields, otherwise: int | None, *names: str) -> int | None:
+    values = (event.get(name) for name in names)
+    return next((value for value in values if type(value) is int), otherwise)
 
 
 def _unpacked(text: str) -> bytes:

@@ -98,10 +98,10 @@ class ProcessorWatch:
         while True:
             await self._is_suspect.wait()
             self._is_suspect.clear()
-            with contextlib.suppress(NetError, ApiError):
+            try:
                 await self._swarm.reach(self.processor.key, role=Role.PROCESSOR)
-                continue
-            self.is_settled.set()
+            except (NetError, ApiError):
+                self.is_settled.set()
 
     async def _follow(self, session: RpcSession) -> None:
         connection = session.connection

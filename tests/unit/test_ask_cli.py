@@ -6,24 +6,15 @@ import sys
 
 import pytest
 
-from peerchat.api import Finished, Fragment, Hop, Progress, Usage
+from peerchat.api import Finished, Fragment, Hop, Progress, PromptRequest, Usage
 from peerchat.cli.ask import print_answer, usage_line
 from peerchat.cli.output import Output
 from peerchat.cli.trace import hop_line
+from tests.scripted_swarm import ScriptedAnswer
 
 
-class Answer:
-    request_id = "r1"
-
-    def __init__(self, *events) -> None:
-        self.events = events
-
-    async def __aiter__(self):
-        for event in self.events:
-            yield event
-
-    async def aclose(self) -> None:
-        pass
+def answer_of(*events) -> ScriptedAnswer:
+    return ScriptedAnswer(PromptRequest("why?", "r1"), events)
 
 
 def test_lines_for_people() -> None:
@@ -46,7 +37,7 @@ async def test_a_place_in_the_queue_is_one_line_that_changes(
         Fragment("yes"),
         Finished(usage),
     ]
-    await print_answer(Answer(*events), Output(is_json=False))
+    await print_answer(answer_of(*events), Output(is_json=False))
     shown = capsys.readouterr()
     assert shown.out == "yes\n"
     if not is_terminal:

@@ -26,6 +26,7 @@ from peerchat.cli.verify import Given, run_verify
 from peerchat.config import load_settings
 from peerchat.net.crypto.primitives import KeyPair
 from peerchat.services import receipts
+from tests.scripted_swarm import ScriptedAnswer
 
 PAIR = KeyPair.from_seed(bytes(32))
 KEY = PAIR.public_key.hex()
@@ -53,22 +54,12 @@ def in_text(receipt: bytes) -> str:
     return base64.b64encode(receipt).decode()
 
 
-class Answer:
-    request_id = "r1"
-
-    def __init__(self, *events) -> None:
-        self.events = events
-
-    async def __aiter__(self):
-        for event in self.events:
-            yield event
-
-    async def aclose(self) -> None:
-        pass
+def answer_of(*events) -> ScriptedAnswer:
+    return ScriptedAnswer(PromptRequest("why?", "r1"), events)
 
 
 async def printed(capsys, receipt: bytes, usage: Usage = USAGE) -> str:
-    answer = Answer(
+    answer = answer_of(
         Progress("queued", 2, estimate_s=3.0),
         Fragment("thought", is_thinking=True),
         Fragment("be"),
